@@ -1,0 +1,137 @@
+"""Layers shared by several components: linear, norms, attention, feed-forward and the layer loop.
+
+Every function computes in the dtype of its input and rounds where the official code rounds: after each
+elementwise operation, with normalisations and softmax in f32 inside and one cast at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+Params = Mapping[str, Any]
+Carry = TypeVar("Carry")
+AttentionKind = Literal["plain", "blocked"]
+
+BLOCK_QUERIES = 512
+"""Queries per block of the blocked attention: bounds the score matrix to `[B, H, 512, S]`."""
+
+
+def linear(params: Params, x: Array) -> Array:
+    """`x [..., in]` times `weight [out, in]` transposed, plus `bias [out]` where there is one.
+
+    Accumulates in f32 and rounds once, as a fused matmul-with-bias does.
+    """
+    y = lax.dot_general(
+        x, params["weight"], (((x.ndim - 1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+    )
+    if "bias" in params:
+        y = y + params["bias"].astype(jnp.float32)
+    return y.astype(x.dtype)
+
+
+def rms_norm(x: Array, weight: Array | None = None, eps: float = 1e-6) -> Array:
+    """Root-mean-square norm over the last axis; f32 inside, one cast at the end."""
+    x32 = x.astype(jnp.float32)
+    y = x32 * lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
+    if weight is not None:
+        y = y * weight.astype(jnp.float32)
+    return y.astype(x.dtype)
+
+
+def layer_norm(x: Array, eps: float = 1e-6) -> Array:
+    """Layer norm without weights over the last axis; f32 inside, one cast at the end."""
+    x32 = x.astype(jnp.float32)
+    centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+    variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
+    return (centred * lax.rsqrt(variance + eps)).astype(x.dtype)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """GELU, tanh approximation; f32 inside, one cast at the end."""
+    return jax.nn.gelu(x.astype(jnp.float32), approximate=True).astype(x.dtype)
+
+
+def silu(x: Array) -> Array:
+    """`x * sigmoid(x)`; f32 inside, one cast at the end."""
+    return jax.nn.silu(x.astype(jnp.float32)).astype(x.dtype)
+
+
+def attention(
+    q: Array, k: Array, v: Array, *, scale: float, mask: Array | None = None, kind: AttentionKind = "plain"
+) -> Array:
+    """Scaled dot-product attention.
+
+    Args:
+        q: `[B, T, H, D]`.
+        k: `[B, S, K, D]`, with H a multiple of K (grouped queries).
+        v: `[B, S, K, D]`.
+        scale: Factor on the scores.
+        mask: Boolean `[B or 1, T, S]`, True where a key may be seen. A row that sees nothing gives zeros.
+        kind: `plain` holds all scores `[B, H, T, S]`; `blocked` goes through the queries in blocks.
+
+    Returns:
+        `[B, T, H, D]` in the dtype of `q`.
+    """
+    if k.shape[2] != q.shape[2]:
+        repeats = q.shape[2] // k.shape[2]
+        k, v = jnp.repeat(k, repeats, axis=2), jnp.repeat(v, repeats, axis=2)
+    if kind == "plain" or q.shape[1] <= BLOCK_QUERIES:
+        return _attend(q, k, v, mask, scale)
+    return _attend_blocked(q, k, v, mask, scale)
+
+
+def _attend(q: Array, k: Array, v: Array, mask: Array | None, scale: float) -> Array:
+    scores = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=jnp.float32) * scale
+    if mask is not None:
+        scores = jnp.where(mask[:, None], scores, -jnp.inf)
+    peak = jnp.max(scores, axis=-1, keepdims=True)
+    weights = jnp.exp(scores - jnp.where(jnp.isfinite(peak), peak, 0.0))
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    weights = weights / jnp.where(total > 0, total, 1.0)
+    out = jnp.einsum("bhts,bshd->bthd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return out.astype(q.dtype)
+
+
+def _attend_blocked(q: Array, k: Array, v: Array, mask: Array | None, scale: float) -> Array:
+    batch, tokens, heads, dim = q.shape
+    blocks = -(-tokens // BLOCK_QUERIES)
+    short = blocks * BLOCK_QUERIES - tokens
+    padded = jnp.pad(q, ((0, 0), (0, short), (0, 0), (0, 0)))
+    queries = jnp.moveaxis(padded.reshape(batch, blocks, BLOCK_QUERIES, heads, dim), 1, 0)
+    if mask is None:
+        out = lax.map(lambda block: _attend(block, k, v, None, scale), queries)
+    else:
+        rows = jnp.pad(mask, ((0, 0), (0, short), (0, 0)))
+        masks = jnp.moveaxis(rows.reshape(rows.shape[0], blocks, BLOCK_QUERIES, -1), 1, 0)
+        out = lax.map(lambda pair: _attend(pair[0], k, v, pair[1], scale), (queries, masks))
+    return jnp.moveaxis(out, 0, 1).reshape(batch, blocks * BLOCK_QUERIES, heads, dim)[:, :tokens]
+
+
+def feed_forward(params: Params, x: Array) -> Array:
+    """`down(gelu_tanh(up(x)))` with biases."""
+    return linear(params["down"], gelu_tanh(linear(params["up"], x)))
+
+
+def run_layers(
+    body: Callable[[Carry, Any], Carry], carry: Carry, layers: Params | Sequence[Params], extra: Any = None
+) -> Carry:
+    """Apply `body(carry, layer)` for each layer in turn.
+
+    Args:
+        body: One layer; `layer` is its parameter tree, or `(tree, slice of extra)` when `extra` is given.
+        carry: What flows through the layers.
+        layers: A tree with a leading `layers` axis (scanned), or a sequence of trees (written out).
+        extra: Per-layer inputs with the same leading axis.
+    """
+    if isinstance(layers, Sequence):
+        for index, layer in enumerate(layers):
+            item = layer if extra is None else (layer, jax.tree.map(lambda leaf, i=index: leaf[i], extra))
+            carry = body(carry, item)
+        return carry
+    xs = layers if extra is None else (layers, extra)
+    return lax.scan(lambda c, x: (body(c, x), None), carry, xs)[0]

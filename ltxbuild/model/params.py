@@ -1,0 +1,146 @@
+"""Parameter tables: what a component's weights are called, how they are shaped and where they come from.
+
+A table is the only tie between an official checkpoint, the sharding, the lowering and the memory plan.
+Nothing in this module imports jax, so that plans and keys are made without it.
+
+Example:
+    >>> spec = ParamSpec("proj.weight", (4, 8), ("embed", None), ("model.proj.weight",))
+    >>> spec.source_shape
+    (4, 8)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+Axes = tuple[str | None, ...]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How one checkpoint tensor becomes ours: view it as `view`, then permute its axes.
+
+    The checkpoint's own shape is given because the view may merge or split axes.
+    """
+
+    source_shape: tuple[int, ...]
+    view: tuple[int, ...]
+    permute: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ParamSpec:
+    """One parameter of a component.
+
+    Attributes:
+        name: Dotted path in the parameter tree, e.g. `blocks.attn1.to_q.weight`.
+        shape: Our shape; several sources are stacked on a leading axis.
+        axes: Logical axis per dimension (`heads`, `mlp`, `layers`, ...) or None; a sharding profile maps them.
+        sources: Official checkpoint keys, in stacking order.
+        layout: Change of layout per source; None keeps the checkpoint's.
+        storage: `weights` is stored in the recipe's precision; `float32` is rounded to that precision and
+            stored widened (the vocoder computes in f32 over bf16-rounded weights).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    axes: Axes
+    sources: tuple[str, ...]
+    layout: Layout | None = None
+    storage: Literal["weights", "float32"] = "weights"
+
+    def __post_init__(self) -> None:
+        if len(self.axes) != len(self.shape):
+            raise ValueError(f"{self.name}: {len(self.axes)} axes for shape {self.shape}")
+        if len(self.sources) > 1 and self.shape[0] != len(self.sources):
+            raise ValueError(f"{self.name}: {len(self.sources)} sources for shape {self.shape}")
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the sources are stacked on a leading axis (also true for a stack of one layer)."""
+        return self.axes[:1] == ("layers",)
+
+    @property
+    def source_shape(self) -> tuple[int, ...]:
+        """Shape that each checkpoint tensor must have."""
+        if self.layout is not None:
+            return self.layout.source_shape
+        return self.shape[1:] if self.stacked else self.shape
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+ParamTable = tuple[ParamSpec, ...]
+
+
+def linear(
+    name: str, key: str, out_features: int, in_features: int, axes: Axes = (None, None), *, bias: bool = True
+) -> ParamTable:
+    """Specs of a linear layer, weight `[out, in]` and bias `[out]`."""
+    weight = ParamSpec(f"{name}.weight", (out_features, in_features), axes, (f"{key}.weight",))
+    if not bias:
+        return (weight,)
+    return weight, ParamSpec(f"{name}.bias", (out_features,), axes[:1], (f"{key}.bias",))
+
+
+def vector(name: str, key: str, size: int, axis: str | None = None) -> ParamTable:
+    """Spec of a one-dimensional parameter."""
+    return (ParamSpec(name, (size,), (axis,), (key,)),)
+
+
+def stack(layers: Iterable[ParamTable]) -> ParamTable:
+    """Stack the tables of equal layers on a leading `layers` axis (for `lax.scan`).
+
+    Raises:
+        ValueError: The layers differ in anything but their checkpoint keys.
+    """
+    stacked = []
+    for specs in zip(*layers, strict=True):
+        first = specs[0]
+        if any((s.name, s.shape, s.axes, s.layout, s.storage) != _identity(first) for s in specs):
+            raise ValueError(f"{first.name}: layers differ, cannot be stacked")
+        stacked.append(
+            ParamSpec(
+                first.name,
+                (len(specs), *first.shape),
+                ("layers", *first.axes),
+                tuple(key for s in specs for key in s.sources),
+                first.layout,
+                first.storage,
+            )
+        )
+    return tuple(stacked)
+
+
+def _identity(spec: ParamSpec) -> tuple[object, ...]:
+    return spec.name, spec.shape, spec.axes, spec.layout, spec.storage
+
+
+def prefixed(prefix: str, table: ParamTable) -> ParamTable:
+    """The same table with `prefix.` before every name."""
+    return tuple(
+        ParamSpec(f"{prefix}.{s.name}", s.shape, s.axes, s.sources, s.layout, s.storage) for s in table
+    )
+
+
+def tree(flat: Mapping[str, T]) -> dict[str, object]:
+    """Nest a flat `{"a.b.c": leaf}` mapping into `{"a": {"b": {"c": leaf}}}`.
+
+    >>> tree({"a.w": 1, "a.b": 2})
+    {'a': {'w': 1, 'b': 2}}
+    """
+    nested: dict[str, object] = {}
+    for name, leaf in flat.items():
+        node = nested
+        *parents, last = name.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})  # type: ignore[assignment]
+        node[last] = leaf
+    return nested

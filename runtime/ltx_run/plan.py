@@ -1,0 +1,149 @@
+"""The steps a plan is made of, and what follows from them: liveness of tensors, programs and weights.
+
+A plan is a straight list of steps over named tensors. It is data: the builder writes it, the runtime
+interprets it, and neither needs the model to do so.
+
+Example:
+    >>> import msgspec
+    >>> msgspec.json.decode(b'{"step":"run","program":"upsampler","in":["latent"],"out":["up"]}', type=Step)
+    Run(program='upsampler', inputs=('latent',), outputs=('up',))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+
+class _Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="step", rename={
+    "inputs": "in", "outputs": "out",
+}):
+    """Fields `inputs` and `outputs` name tensors; on the wire they are `in` and `out`."""
+
+
+class Tokenize(_Step, tag="tokenize", frozen=True):
+    """Prompt text to token ids int32 `[1, length]` and validity mask bool `[1, length]`, padded on the left."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    length: int
+    bos: int
+    pad: int
+
+
+class Noise(_Step, tag="noise", frozen=True):
+    """Standard normal noise from the counter-based generator; `draw` numbers the independent streams of a seed."""
+
+    outputs: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    draw: int
+    inputs: tuple[str, ...] = ()
+
+
+class Constant(_Step, tag="constant", frozen=True):
+    """A small one-dimensional tensor written into the plan, such as a sigma schedule."""
+
+    outputs: tuple[str, ...]
+    values: tuple[float, ...]
+    dtype: str
+    inputs: tuple[str, ...] = ()
+
+
+class Run(_Step, tag="run", frozen=True):
+    """Execute a program; inputs and outputs in the order of the program's tensor inputs and outputs."""
+
+    program: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class Loop(_Step, tag="loop", frozen=True):
+    """Execute a program once per sigma pair.
+
+    The first `len(outputs)` inputs are carried from call to call; the program is called with
+    `(*carry, sigma, sigma_next, *rest)` (sigmas f32 `[1]`) and returns the new carry.
+    """
+
+    program: str
+    sigmas: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class Permute(_Step, tag="permute", frozen=True):
+    """View a tensor as `view`, then permute its axes (on the host)."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    view: tuple[int, ...]
+    axes: tuple[int, ...]
+
+
+class Tile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One tile of a tiled decode; triples run over (time, height, width).
+
+    Attributes:
+        program: Program that decodes a latent tile of this size.
+        start: First latent cell.
+        stop: One past the last latent cell.
+        out_start: First output frame, row, column.
+        out_stop: One past the last output frame, row, column.
+        ramps: Per axis the lengths of the rising and the falling blend ramp, in output units.
+    """
+
+    program: str
+    start: tuple[int, int, int]
+    stop: tuple[int, int, int]
+    out_start: tuple[int, int, int]
+    out_stop: tuple[int, int, int]
+    ramps: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+class DecodeTiles(_Step, tag="decode_tiles", frozen=True):
+    """Decode a latent `[1, C, F, h, w]` tile by tile and blend: a stream of frames `[*, H, W, 3]`, finished in order.
+
+    Each program takes `[1, C, t, h, w]` and returns `[frames, H, W, 3]` in [0, 1].
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    frames: int
+    height: int
+    width: int
+    tiles: tuple[Tile, ...]
+
+
+class WriteVideo(_Step, tag="write_video", frozen=True):
+    """Write frames and waveform (f32 `[2, N]`) to the output file."""
+
+    inputs: tuple[str, ...]
+    fps: float
+    sample_rate: int
+    outputs: tuple[str, ...] = ()
+
+
+Step = Tokenize | Noise | Constant | Run | Loop | Permute | DecodeTiles | WriteVideo
+Plan = tuple[Step, ...]
+
+
+def programs_of(step: Step) -> tuple[str, ...]:
+    """Programs that a step executes, in order of first use."""
+    match step:
+        case Run(program=program) | Loop(program=program):
+            return (program,)
+        case DecodeTiles(tiles=tiles):
+            return tuple(dict.fromkeys(tile.program for tile in tiles))
+        case _:
+            return ()
+
+
+def tensors_in(step: Step) -> tuple[str, ...]:
+    """Tensors that a step reads."""
+    return (*step.inputs, step.sigmas) if isinstance(step, Loop) else step.inputs
+
+
+def last_uses(names_per_step: Iterable[Sequence[str]]) -> dict[str, int]:
+    """Index of the last step that uses each name: after it, the named thing can go."""
+    return {name: index for index, names in enumerate(names_per_step) for name in names}
