@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import DTypeLike, NDArray
+from jax.typing import DTypeLike
+from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 Tables = tuple[Array, Array]
