@@ -1,0 +1,84 @@
+"""Putting a bundle together: manifest from plan and results, published under the recipe's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ltx_cache.key import Key
+from ltx_cache.store import BlobRef, Store
+from ltx_run import bundle as manifest
+from ltxbuild import __version__
+from ltxbuild.keys import compiler_versions
+from ltxbuild.planner import BuildPlan
+from ltxbuild.recipe import Recipe
+from ltxbuild.sharder import ShardedWeights
+from ltxbuild.sources import source_digest
+
+
+def weight_record(result: ShardedWeights, key: Key) -> dict[str, Any]:
+    """The bundle's record of a weight set."""
+    return {
+        "shared": _blob(result.shared) if result.shared else None,
+        "ranks": [_blob(blob) for blob in result.ranks],
+        "key": key.digest,
+    }
+
+
+def _blob(ref: BlobRef) -> dict[str, Any]:
+    return {"sha256": ref.sha256, "size": ref.size}
+
+
+def publish(
+    plan: BuildPlan,
+    programs: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, Mapping[str, Any]],
+    tokenizer: BlobRef,
+    files: Mapping[str, str],
+    store: Store,
+) -> BlobRef:
+    """Write the manifest and move the bundle's name to it.
+
+    Returns:
+        The manifest's blob; its digest names the bundle.
+    """
+    bundle = manifest.Bundle(
+        name=plan.recipe.name,
+        recipe=public_recipe(plan.recipe),
+        variants={
+            variant.name: manifest.Variant(
+                height=variant.section.height,
+                width=variant.section.width,
+                frames=variant.section.frames,
+                fps=variant.section.fps,
+                plan=variant.plan,
+            )
+            for variant in plan.blueprint.variants
+        },
+        programs={name: msgspec.convert(dict(value), manifest.Program) for name, value in programs.items()},
+        weights={name: msgspec.convert(dict(value), manifest.WeightSet) for name, value in weights.items()},
+        tokenizer=manifest.Blob(sha256=tokenizer.sha256, size=tokenizer.size),
+        provenance=_provenance(plan.recipe, files),
+    )
+    blob = store.put_bytes(manifest.encode(bundle))
+    store.set_ref(plan.recipe.name, blob)
+    return blob
+
+
+def public_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The recipe without the paths of the machine that built it."""
+    data = recipe.model_dump(mode="json")
+    del data["checkpoint"]
+    return data
+
+
+def _provenance(recipe: Recipe, files: Mapping[str, str]) -> dict[str, str]:
+    versions = compiler_versions(recipe.target.platform)
+    return {
+        "ltxbuild": __version__,
+        "sources": source_digest("ltxbuild.programs"),
+        **versions,
+        **{f"sha256 {role}": digest for role, digest in files.items()},
+    }

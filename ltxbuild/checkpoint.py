@@ -1,0 +1,192 @@
+"""Official checkpoints: finding the files, reading their configuration, refusing what doesn't fit.
+
+Everything here reads headers and small JSON files only; no weight is touched before all of it has passed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ltx_run.safetensors import Entry, Header, read_header
+from ltxbuild.components import ModelConfig, tables
+from ltxbuild.errors import CheckpointError
+from ltxbuild.model.config import GemmaConfig, LtxConfig, UpsamplerConfig
+from ltxbuild.model.params import ParamTable
+
+SUPPORTED_VERSION = (2, 3)
+UNUSED_GEMMA = ("vision_tower.", "multi_modal_projector.")
+"""Parts of a Gemma directory that no program reads (image input)."""
+FLOATS = ("bfloat16", "float16", "float32")
+MAX_LISTED = 12
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The files of one model.
+
+    Attributes:
+        model: Single-file checkpoint.
+        text_encoder: Gemma directory.
+        upsampler: Latent upsampler file, if the pipeline needs one.
+    """
+
+    model: Path
+    text_encoder: Path
+    upsampler: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All safetensors files."""
+        shards = sorted(self.text_encoder.glob("*.safetensors"))
+        return (self.model, *shards, *([self.upsampler] if self.upsampler else []))
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer definition."""
+        return self.text_encoder / "tokenizer.json"
+
+
+def read_config(checkpoint: Checkpoint) -> ModelConfig:
+    """Configuration of all three parts, checked for agreement.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, of another generation, or the parts don't fit.
+    """
+    ltx = _read_ltx(checkpoint.model)
+    gemma = _read_gemma(checkpoint)
+    if gemma.hidden_size != ltx.transformer.caption_channels:
+        raise CheckpointError(
+            f"{checkpoint.text_encoder} is a Gemma of width {gemma.hidden_size}; the checkpoint was trained "
+            f"with width {ltx.transformer.caption_channels} (3840 is gemma-3-12b)",
+            hint="use the Gemma directory that the checkpoint's model card names",
+        )
+    upsampler = None if checkpoint.upsampler is None else _read_upsampler(checkpoint.upsampler)
+    return ModelConfig(ltx, gemma, upsampler)
+
+
+def _read_ltx(path: Path) -> LtxConfig:
+    metadata = _header(path).metadata
+    version = metadata.get("model_version")
+    if version is None or "config" not in metadata:
+        missing = [key for key in ("model_version", "config") if key not in metadata]
+        raise CheckpointError(
+            f"{path} has no {' and no '.join(missing)} in its metadata: not an official single-file LTX-2.3 checkpoint"
+        )
+    version = str(_json_or_text(version))
+    if _version(version) != SUPPORTED_VERSION:
+        raise CheckpointError(f"{path} is LTX model_version {version}; this builder computes LTX-2.3 only")
+    config = _json_or_text(metadata["config"])
+    return _validated(LtxConfig, config, path)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Leading two integers of a dotted version."""
+    numbers = []
+    for part in text.split(".")[:2]:
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        numbers.append(int(digits) if digits else -1)
+    return tuple(numbers)
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _read_gemma(checkpoint: Checkpoint) -> GemmaConfig:
+    directory = checkpoint.text_encoder
+    path = directory / "config.json"
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory} is not a directory; the text encoder is a Gemma-3 directory")
+    if not path.is_file() or not checkpoint.tokenizer.is_file():
+        absent = [p.name for p in (path, checkpoint.tokenizer) if not p.is_file()]
+        raise CheckpointError(f"{directory} has no {' and no '.join(absent)}")
+    if len(checkpoint.files) == 1 + (checkpoint.upsampler is not None):
+        raise CheckpointError(f"{directory} has no *.safetensors file")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
+    kind = raw.get("model_type") if isinstance(raw, dict) else None
+    if kind not in ("gemma3", "gemma3_text"):
+        raise CheckpointError(f"{path} has model_type {kind!r}; LTX-2.3 takes 'gemma3'")
+    return _validated(GemmaConfig, raw.get("text_config", raw), path)
+
+
+def _read_upsampler(path: Path) -> UpsamplerConfig:
+    config = _json_or_text(_header(path).metadata.get("config", "null"))
+    if not isinstance(config, dict) or config.get("_class_name") != "LatentUpsampler":
+        raise CheckpointError(f"{path} is not a latent upsampler (no LatentUpsampler config in its metadata)")
+    return _validated(UpsamplerConfig, config, path)
+
+
+def _validated(model: type[Model], data: Any, path: Path) -> Model:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            where = ".".join(str(part) for part in problem["loc"])
+            shown = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
+            lines.append(f"{where}: {problem['msg']}{shown}"[:300])
+        raise CheckpointError(
+            f"{path}: the configuration is not LTX-2.3's:\n  " + "\n  ".join(lines[:MAX_LISTED])
+        ) from None
+
+
+def _header(path: Path) -> Header:
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist", hint="check the paths under `checkpoint:` in the recipe")
+    return read_header(path)
+
+
+def validate(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Path]:
+    """Hold every tensor of the files against the parameter tables.
+
+    Returns:
+        Checkpoint key to the file that holds it.
+
+    Raises:
+        CheckpointError: Lists missing, extra and wrongly shaped tensors.
+    """
+    found: dict[str, tuple[Path, Entry]] = {}
+    problems = []
+    for path in checkpoint.files:
+        for key, entry in _header(path).entries.items():
+            if key in found:
+                problems.append(f"twice: {key} (in {found[key][0].name} and {path.name})")
+            found[key] = (path, entry)
+    problems += _compare(tables(config), {key: entry for key, (_, entry) in found.items()})
+    if problems:
+        more = f"\n  and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
+        raise CheckpointError(
+            f"the checkpoint does not fit its configuration ({len(problems)} problems):\n  "
+            + "\n  ".join(problems[:MAX_LISTED])
+            + more
+        )
+    return {key: path for key, (path, _) in found.items()}
+
+
+def _compare(all_tables: Mapping[str, ParamTable], found: Mapping[str, Entry]) -> list[str]:
+    expected = {
+        key: spec.source_shape for table in all_tables.values() for spec in table for key in spec.sources
+    }
+    problems = [f"missing: {key} {list(shape)}" for key, shape in expected.items() if key not in found]
+    for key, entry in found.items():
+        if key not in expected:
+            if not key.startswith(UNUSED_GEMMA):
+                problems.append(f"extra: {key} {list(entry.shape)}")
+        elif entry.shape != expected[key]:
+            problems.append(f"shape: {key} is {list(entry.shape)}, expected {list(expected[key])}")
+        elif entry.dtype.name not in FLOATS:
+            problems.append(f"dtype: {key} is {entry.dtype.name}, expected one of {', '.join(FLOATS)}")
+    return problems

@@ -1,0 +1,1 @@
+"""Command line of the builder, one module per group of commands."""

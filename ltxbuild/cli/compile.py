@@ -1,0 +1,121 @@
+"""`ltxbuild compile`: build a bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import click
+
+from ltx_cache.store import Hit
+from ltx_run.console import hint, say
+from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
+from ltxbuild.cli.plan import show, summary
+from ltxbuild.cli.planning import CheckpointOverrides, Planned, planned
+from ltxbuild.errors import TargetNotBuilt, UnknownProgram
+from ltxbuild.planner import BuildPlan
+
+BUILT_TARGETS = ("cpu",)
+
+
+@click.command("compile")
+@recipe_argument
+@checkpoint_options
+@click.option("--only", multiple=True, metavar="PROGRAM", help="Build only this program (repeatable).")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1, 64), default=min(2, os.cpu_count() or 1), show_default=True,
+    help="Compile processes.",
+)
+@json_option
+def compile_command(
+    recipe: Path,
+    checkpoint: str | None,
+    text_encoder: str | None,
+    upsampler: str | None,
+    programs_only: bool,
+    only: tuple[str, ...],
+    dry_run: bool,
+    jobs: int,
+    as_json: bool,
+) -> None:
+    """Build RECIPE: shard the weights, compile the programs, publish the bundle under the recipe's name.
+
+    What the cache has already is taken from there; an interrupted build goes on where it stopped.
+
+    \b
+    Examples:
+      ltxbuild compile recipes/cpu_tiny.yaml
+      ltxbuild compile recipes/cpu_tiny.yaml --only video_decoder
+      ltxbuild compile recipes/cpu_tiny.yaml --checkpoint model.safetensors --text-encoder gemma/
+    """
+    started = time.monotonic()
+    overrides = CheckpointOverrides(checkpoint, text_encoder, upsampler)
+    found = planned(recipe, overrides, programs_only=programs_only)
+    chosen = _chosen(found.plan, only)
+    if dry_run:
+        show(found.plan, as_json=as_json)
+        return
+    bundle = _build(found, chosen, jobs)
+    report = {**summary(found.plan), "bundle": bundle, "seconds": round(time.monotonic() - started, 3)}
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    _closing_words(found, chosen, bundle, report["seconds"])
+
+
+def _chosen(plan: BuildPlan, only: tuple[str, ...]) -> set[str]:
+    """Programs named by id or by kind."""
+    chosen: set[str] = set()
+    for wanted in only:
+        matches = {name for name, item in plan.programs.items() if wanted in (name, item.spec.kind)}
+        if not matches:
+            raise UnknownProgram(f"--only {wanted}: no such program (there are: {', '.join(plan.programs)})")
+        chosen |= matches
+    return chosen
+
+
+def _build(found: Planned, chosen: set[str], jobs: int) -> str | None:
+    """Build what is missing and publish; returns the bundle's digest, None when it isn't whole."""
+    plan = found.plan
+    if plan.complete and not chosen:
+        programs = {name: item.found.value for name, item in plan.programs.items() if isinstance(item.found, Hit)}
+        weights = {name: item.found.value for name, item in plan.weights.items() if isinstance(item.found, Hit)}
+    else:
+        _refuse_unbuilt(plan)
+        from ltxbuild.build import build
+        from ltxbuild.cli.progress import BuildProgress
+
+        with BuildProgress() as progress:
+            built = build(plan, found.checkpoint, found.store, progress, jobs=jobs, only=chosen)
+        programs, weights = dict(built.programs), dict(built.weights)
+    if found.checkpoint is None or len(programs) < len(plan.programs) or len(weights) < len(plan.weights):
+        return None
+    from ltxbuild.bundler import publish
+
+    tokenizer = found.store.put_file(found.checkpoint.tokenizer)
+    return publish(plan, programs, weights, tokenizer, found.files, found.store).sha256
+
+
+def _refuse_unbuilt(plan: BuildPlan) -> None:
+    platforms = sorted({item.placement.platform for item in plan.programs.values()} - set(BUILT_TARGETS))
+    if platforms:
+        raise TargetNotBuilt(
+            f"recipe {plan.recipe.name} is valid, but this version cannot compile for "
+            f"{', '.join(platforms)} yet (it can for {', '.join(BUILT_TARGETS)})",
+            hint="look at what it would need: ltxbuild plan RECIPE --programs-only",
+        )
+
+
+def _closing_words(found: Planned, chosen: set[str], bundle: str | None, seconds: object) -> None:
+    plan = found.plan
+    if bundle:
+        state = "up to date" if plan.complete else "built"
+        say(f"{plan.recipe.name} {state} in {seconds} s: {bundle[:12]}")
+        hint(f'ltx-run {plan.recipe.name} --prompt "..." -o out.mp4')
+    elif chosen:
+        say(f"{', '.join(sorted(chosen))} built in {seconds} s; the bundle is not published with --only")
+    else:
+        say(f"{plan.recipe.name}: programs built in {seconds} s; without weights no bundle is published")
+        hint("pass --checkpoint FILE --text-encoder DIR to add the weights")

@@ -1,0 +1,59 @@
+"""`ltxbuild`: the command group. Commands are imported when they run, so `--help` stays quick."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from ltx_run.console import guarded
+from ltxbuild import __version__
+
+COMMANDS = {
+    "compile": ("ltxbuild.cli.compile", "compile_command", "Build a recipe's bundle: shard weights, compile programs."),
+    "plan": ("ltxbuild.cli.plan", "plan_command", "Show what a build would do: hits, misses and bytes per device."),
+    "list": ("ltxbuild.cli.bundles", "list_command", "List the bundles in the cache."),
+    "show": ("ltxbuild.cli.bundles", "show_command", "Show one bundle: variants, programs, weights, provenance."),
+    "make-tiny-checkpoint": (
+        "ltxbuild.cli.tiny", "tiny_command", "Write a tiny random checkpoint in the official layout.",
+    ),
+    "recipe-schema": ("ltxbuild.cli.bundles", "schema_command", "Print the JSON schema of recipes, for editors."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported on first use; their one-line helps are known without."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ltxbuild")
+def cli() -> None:
+    """Build runnable LTX-2.3 bundles from recipes and checkpoints.
+
+    \b
+    Examples:
+      ltxbuild make-tiny-checkpoint demo/checkpoint
+      ltxbuild compile recipes/cpu_tiny.yaml
+      ltx-run cpu-tiny --prompt "a red ball rolls to the left" -o out.mp4
+
+    The cache is at $LTX_HOME (default: ltxbuild in the user's cache folder).
+    """
+
+
+def main() -> None:
+    """Entry point: errors become a message, a hint and an exit code."""
+    guarded(cli)

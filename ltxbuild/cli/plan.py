@@ -1,0 +1,121 @@
+"""`ltxbuild plan`: what a build would do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from ltx_cache.store import Hit, Miss
+from ltx_run.console import data_console, human_bytes
+from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
+from ltxbuild.cli.planning import CheckpointOverrides, planned
+from ltxbuild.planner import BuildPlan
+
+
+@click.command("plan")
+@recipe_argument
+@checkpoint_options
+@json_option
+def plan_command(
+    recipe: Path,
+    checkpoint: str | None,
+    text_encoder: str | None,
+    upsampler: str | None,
+    programs_only: bool,
+    as_json: bool,
+) -> None:
+    """Show the programs and weight sets of RECIPE: hit or miss, and bytes per device. Nothing is built.
+
+    \b
+    Examples:
+      ltxbuild plan recipes/cpu_tiny.yaml
+      ltxbuild plan recipes/v6e8_two_stage.yaml --programs-only --json
+    """
+    overrides = CheckpointOverrides(checkpoint, text_encoder, upsampler)
+    show(planned(recipe, overrides, programs_only=programs_only).plan, as_json=as_json)
+
+
+def show(plan: BuildPlan, *, as_json: bool) -> None:
+    """Print a plan on standard output."""
+    if as_json:
+        click.echo(json.dumps(summary(plan), indent=2))
+        return
+    console = data_console()
+    console.print(_programs_table(plan))
+    console.print(_weights_table(plan))
+
+
+def summary(plan: BuildPlan) -> dict[str, Any]:
+    """A plan as JSON."""
+    return {
+        "recipe": plan.recipe.name,
+        "complete": plan.complete,
+        "programs": {
+            name: {
+                "kind": item.spec.kind,
+                "geometry": dict(item.spec.geometry),
+                "devices": item.placement.devices,
+                "attention": item.attention,
+                "state": _state(item.found),
+                "key": item.key.digest,
+                "weight_bytes_per_device": _weight_bytes(plan, item.spec.component),
+                "temp_bytes_per_device": _temp_bytes(item.found),
+            }
+            for name, item in plan.programs.items()
+        },
+        "weights": {
+            name: {
+                "state": _state(item.found),
+                "key": item.key.digest if item.key else None,
+                "bytes_per_device": item.bytes_per_device,
+            }
+            for name, item in plan.weights.items()
+        },
+    }
+
+
+def _programs_table(plan: BuildPlan) -> Table:
+    table = Table(title=f"{plan.recipe.name}: programs")
+    for heading in ("program", "geometry", "state"):
+        table.add_column(heading)
+    for heading in ("devices", "weights/device", "temp/device"):
+        table.add_column(heading, justify="right")
+    for name, item in plan.programs.items():
+        geometry = " ".join(f"{key}={value:g}" for key, value in item.spec.geometry)
+        temp = _temp_bytes(item.found)
+        table.add_row(
+            name, geometry, _state(item.found), str(item.placement.devices),
+            human_bytes(_weight_bytes(plan, item.spec.component)), "-" if temp is None else human_bytes(temp),
+        )
+    return table
+
+
+def _weights_table(plan: BuildPlan) -> Table:
+    table = Table(title="weight sets")
+    table.add_column("component")
+    table.add_column("state")
+    table.add_column("files", justify="right")
+    table.add_column("bytes/device", justify="right")
+    for name, item in plan.weights.items():
+        files = str(item.placement.devices) if item.placement.mesh else "1"
+        table.add_row(name, _state(item.found), files, human_bytes(item.bytes_per_device))
+    return table
+
+
+def _state(found: Hit | Miss | None) -> str:
+    if found is None:
+        return "no checkpoint"
+    return "hit" if isinstance(found, Hit) else "miss"
+
+
+def _weight_bytes(plan: BuildPlan, component: str | None) -> int:
+    return plan.weights[component].bytes_per_device if component else 0
+
+
+def _temp_bytes(found: Hit | Miss) -> int | None:
+    """Scratch memory, known from the compiler once the program is built."""
+    return int(found.value["memory"]["temp"]) if isinstance(found, Hit) else None

@@ -1,0 +1,76 @@
+"""What `plan` and `compile` share: from a recipe file and options to a build plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ltx_cache.home import home
+from ltx_cache.store import Store
+from ltxbuild.checkpoint import Checkpoint, read_config
+from ltxbuild.components import ModelConfig
+from ltxbuild.fetch import locate
+from ltxbuild.planner import BuildPlan, plan_build
+from ltxbuild.recipe import Recipe, load
+from ltxbuild.synthetic import shipped_config
+
+
+@dataclass(frozen=True)
+class CheckpointOverrides:
+    """Checkpoint parts given on the command line, relative to the working directory."""
+
+    model: str | None
+    text_encoder: str | None
+    upsampler: str | None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan and what it was made from."""
+
+    plan: BuildPlan
+    store: Store
+    checkpoint: Checkpoint | None
+    files: dict[str, str]
+
+
+def planned(recipe_path: Path, overrides: CheckpointOverrides, *, programs_only: bool) -> Planned:
+    """Read recipe and checkpoint headers, and look everything up.
+
+    Raises:
+        LtxError: The recipe, the checkpoint or the store can't be used.
+    """
+    recipe = _overridden(load(recipe_path), overrides)
+    store = Store(home())
+    if programs_only:
+        return Planned(plan_build(recipe, _shipped(recipe), store, None), store, None, {})
+    checkpoint = locate(recipe, with_upsampler=needs_upsampler(recipe))
+    config = read_config(checkpoint)
+    files = file_digests(checkpoint, store)
+    return Planned(plan_build(recipe, config, store, files), store, checkpoint, files)
+
+
+def needs_upsampler(recipe: Recipe) -> bool:
+    """Whether the recipe's pipeline has a latent upsampler."""
+    return recipe.pipeline == "distilled_two_stage"
+
+
+def _shipped(recipe: Recipe) -> ModelConfig:
+    return shipped_config(recipe.checkpoint.config)
+
+
+def _overridden(recipe: Recipe, overrides: CheckpointOverrides) -> Recipe:
+    given = {name: value for name, value in vars(overrides).items() if value is not None}
+    if not given:
+        return recipe
+    return recipe.model_copy(update={"checkpoint": recipe.checkpoint.model_copy(update=given)})
+
+
+def file_digests(checkpoint: Checkpoint, store: Store) -> dict[str, str]:
+    """sha256 of every file of a checkpoint by role; hashed once per file, then known by its stamp."""
+    shards = sorted(checkpoint.text_encoder.glob("*.safetensors"))
+    roles = {"model": checkpoint.model}
+    roles |= {f"text_encoder/{path.name}": path for path in shards}
+    if checkpoint.upsampler:
+        roles["upsampler"] = checkpoint.upsampler
+    return {role: store.file_digest(path) for role, path in roles.items()}

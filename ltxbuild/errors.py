@@ -1,0 +1,50 @@
+"""Errors of the builder: one class per decision that a user can take.
+
+    LtxError (ltx_cache.errors)
+    ├── RecipeError        the recipe can't be used: fix the named field
+    ├── CheckpointError    the weights can't be used: get the right files
+    ├── UnknownProgram     `--only` names no program of the recipe
+    ├── TargetNotBuilt     the recipe's target exists, this version can't compile for it
+    ├── ToolMissing        a package the command needs is not installed
+    └── BuildFailed        a program did not compile: read the log
+"""
+
+from __future__ import annotations
+
+from ltx_cache.errors import LtxError
+
+
+class RecipeError(LtxError):
+    """A recipe that can't be used."""
+
+    exit_code = 2
+
+
+class CheckpointError(LtxError):
+    """Weights that are missing, damaged or of another model."""
+
+    exit_code = 2
+
+
+class UnknownProgram(LtxError):
+    """A program name that the recipe doesn't have."""
+
+    exit_code = 2
+
+
+class TargetNotBuilt(LtxError):
+    """A target that recipes may name but this version can't compile for."""
+
+    exit_code = 3
+
+
+class ToolMissing(LtxError):
+    """A package or compiler that the command needs is not installed."""
+
+    exit_code = 3
+
+
+class BuildFailed(LtxError):
+    """At least one program did not compile."""
+
+    exit_code = 1

@@ -1,0 +1,99 @@
+"""Keys of programs and weight sets: every factor that can change the result, and nothing else.
+
+| kind | factor | what it holds |
+|---|---|---|
+| program | `program` | kind of the program |
+| program | `geometry` | named sizes |
+| program | `config` | the config sections of its component |
+| program | `table` | digest of its parameter table |
+| program | `precision` | compute dtype |
+| program | `options` | layer and attention form |
+| program | `mesh` | mesh axes and sizes |
+| program | `rules` | logical axis to mesh axis |
+| program | `target` | platform, topology, instruction set |
+| program | `flags` | compiler flags |
+| program | `compiler` | versions of the compiler packages |
+| program | `sources` | digest of the builder's sources that reach it |
+| weights | `component` | name of the component |
+| weights | `files` | sha256 of each source file |
+| weights | `table` | digest of the parameter table |
+| weights | `precision` | storage dtype |
+| weights | `mesh` | mesh axes and sizes |
+| weights | `rules` | logical axis to mesh axis |
+| weights | `writer` | version of the shard file layout |
+
+A program key has no weights, paths or times in it; a weights key has no picture sizes and no compiler flags,
+so half and full resolution share one weight set. Compiles run in a scrubbed environment (see `worker.py`),
+so no environment variable is a factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from ltx_cache.key import Factor, Key
+from ltxbuild.components import COMPONENTS, ModelConfig, table_digest
+from ltxbuild.pipeline import ProgramSpec
+from ltxbuild.placement import Placement
+from ltxbuild.recipe import Recipe
+from ltxbuild.sources import source_digest
+
+COMPILER_PACKAGES = {
+    "cpu": ("jax", "jaxlib"),
+    "cuda": ("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda13-pjrt"),
+    "tpu": ("jax", "jaxlib", "libtpu"),
+    "neuron": ("jax", "jaxlib", "neuronx-cc"),
+}
+SHARD_LAYOUT = 1
+"""Raise when the bytes of shard files change for the same inputs."""
+
+
+def program_key(
+    spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Placement, options: Mapping[str, Any]
+) -> Key:
+    """Key of one program."""
+    component = COMPONENTS[spec.component] if spec.component else None
+    factors: dict[str, Any] = {
+        "program": spec.kind,
+        "geometry": dict(spec.geometry),
+        "config": component.config(config) if component else [config.ltx.transformer.model_dump(mode="json")],
+        "table": table_digest(component.table(config)) if component else None,
+        "precision": recipe.precision,
+        "options": dict(options),
+        "mesh": placement.mesh,
+        "rules": placement.rules,
+        "target": placement.target,
+        "flags": placement.flags,
+        "compiler": compiler_versions(placement.platform),
+        "sources": source_digest("ltxbuild.programs"),
+    }
+    return Key("program", tuple(Factor(name, value) for name, value in factors.items()))
+
+
+def weights_key(
+    component: str, recipe: Recipe, config: ModelConfig, placement: Placement, files: Mapping[str, str]
+) -> Key:
+    """Key of one weight set; `files` maps a file's role to its sha256."""
+    factors: dict[str, Any] = {
+        "component": component,
+        "files": dict(files),
+        "table": table_digest(COMPONENTS[component].table(config)),
+        "precision": recipe.precision,
+        "mesh": placement.mesh,
+        "rules": placement.rules,
+        "writer": SHARD_LAYOUT,
+    }
+    return Key("weights", tuple(Factor(name, value) for name, value in factors.items()))
+
+
+def compiler_versions(platform: str) -> dict[str, str]:
+    """Installed versions of the packages whose code generation a program depends on."""
+    versions = {}
+    for package in COMPILER_PACKAGES[platform]:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions

@@ -1,0 +1,156 @@
+"""Lowering: a traceable program, a placement and a parameter table become a StableHLO module with named inputs.
+
+Weights come first, in table order, then the tensors of the plan: the executable's parameter order is the
+order of the records, and nothing has to be guessed when it is loaded without jax.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ltx_run.bundle import TensorInput, TensorSpec, WeightInput
+from ltxbuild.model.params import ParamTable, tree
+from ltxbuild.profiles import device_count, partition
+from ltxbuild.sharder import storage_dtype
+
+STACK = "blocks"
+"""Path segment of a parameter name below which layers are stacked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor input of a program: name, shape, dtype, and whether its memory may be reused for a result."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    donated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Traceable:
+    """A program before lowering.
+
+    Attributes:
+        function: `(params, *tensors) -> tuple of arrays`, pure.
+        tensors: Its tensor inputs in order.
+        outputs: Names of its results in order.
+    """
+
+    function: Callable[..., tuple[Array, ...]]
+    tensors: tuple[Tensor, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A lowered program.
+
+    Attributes:
+        module: jax's lowered object, ready to compile.
+        inputs: Records in parameter order.
+        outputs: Records in result order.
+        digest: sha256 of the StableHLO text (no debug info).
+    """
+
+    module: jax.stages.Lowered
+    inputs: tuple[WeightInput | TensorInput, ...]
+    outputs: tuple[TensorSpec, ...]
+    digest: str
+
+
+def lower(
+    program: Traceable,
+    table: ParamTable,
+    rules: Mapping[str, str],
+    mesh_shape: Mapping[str, int],
+    precision: str,
+    *,
+    unroll: bool,
+) -> Lowered:
+    """Trace and lower a program for a mesh.
+
+    Args:
+        program: What to lower.
+        table: Parameters of its component; empty for a program without.
+        rules: Logical axis to mesh axis.
+        mesh_shape: Mesh axes and sizes; empty is one device.
+        precision: Storage dtype of the weights.
+        unroll: Layers written out with one input per layer, instead of scanned over a stacked input.
+    """
+    mesh = _mesh(mesh_shape)
+    weights = _weight_inputs(table, rules, precision, unroll=unroll)
+    tensors = [_tensor_input(t) for t in program.tensors]
+    inputs = (*weights, *tensors)
+
+    def flat(*arrays: Array) -> tuple[Array, ...]:
+        params = _params(weights, arrays[: len(weights)])
+        return program.function(params, *arrays[len(weights) :])
+
+    replicated = NamedSharding(mesh, PartitionSpec())
+    jitted = jax.jit(
+        flat,
+        in_shardings=tuple(NamedSharding(mesh, PartitionSpec(*i.spec)) for i in inputs),
+        out_shardings=replicated,
+        donate_argnums=tuple(n for n, i in enumerate(inputs) if isinstance(i, TensorInput) and i.donated),
+        keep_unused=True,
+    )
+    module = jitted.lower(*(jax.ShapeDtypeStruct(i.shape, i.dtype) for i in inputs))
+    outputs = tuple(
+        TensorSpec(name=name, shape=info.shape, dtype=info.dtype.name, spec=(None,) * len(info.shape))
+        for name, info in zip(program.outputs, module.out_info, strict=True)
+    )
+    text = module.as_text()
+    return Lowered(module, inputs, outputs, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _mesh(shape: Mapping[str, int]) -> Mesh:
+    devices = np.array(jax.devices()[: device_count(shape)])
+    sizes, names = (tuple(shape.values()), tuple(shape)) if shape else ((1,), ("device",))
+    return Mesh(devices.reshape(sizes), names)
+
+
+def _tensor_input(tensor: Tensor) -> TensorInput:
+    spec = (None,) * len(tensor.shape)
+    return TensorInput(
+        name=tensor.name, shape=tensor.shape, dtype=tensor.dtype, spec=spec, donated=tensor.donated
+    )
+
+
+def _weight_inputs(
+    table: ParamTable, rules: Mapping[str, str], precision: str, *, unroll: bool
+) -> list[WeightInput]:
+    inputs = []
+    for spec in table:
+        axes, dtype = partition(spec, rules), storage_dtype(spec, precision).name
+        if unroll and spec.stacked:
+            inputs += [
+                WeightInput(name=spec.name, shape=spec.shape[1:], dtype=dtype, spec=axes[1:], layer=layer)
+                for layer in range(spec.shape[0])
+            ]
+        else:
+            inputs.append(WeightInput(name=spec.name, shape=spec.shape, dtype=dtype, spec=axes))
+    return inputs
+
+
+def _params(weights: Sequence[WeightInput], arrays: Sequence[Array]) -> dict[str, Any]:
+    """The parameter tree; unrolled stacks become lists of layer trees."""
+    flat: dict[str, Any] = {}
+    for weight, array in zip(weights, arrays, strict=True):
+        if weight.layer is None:
+            flat[weight.name] = array
+        else:
+            stack, _, inner = weight.name.partition(f"{STACK}.")
+            layers = flat.setdefault(f"{stack}{STACK}", [])
+            if weight.layer == len(layers):
+                layers.append({})
+            layers[weight.layer][inner] = array
+    return tree({name: [tree(x) for x in leaf] if isinstance(leaf, list) else leaf for name, leaf in flat.items()})

@@ -1,0 +1,94 @@
+"""Where each component runs: platform, mesh and partition rules that follow from recipe and profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ltx_run.fingerprint import isa_features
+from ltxbuild.components import COMPONENTS, ModelConfig
+from ltxbuild.model.params import ParamTable
+from ltxbuild.pipeline import ProgramSpec
+from ltxbuild.profiles import PROFILES, check_divides, device_count, partition
+from ltxbuild.recipe import Recipe
+
+
+DEFAULT_FLAGS: dict[str, dict[str, Any]] = {
+    # Keep the official rounding: without this, fused bf16 operations stay in f32 between each other.
+    "cpu": {"xla_allow_excess_precision": False},
+    "cuda": {"xla_allow_excess_precision": False},
+    "tpu": {},
+    "neuron": {},
+}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Placement of one program or weight set.
+
+    Attributes:
+        platform: Target platform.
+        mesh: Mesh axes and sizes; empty is one device.
+        rules: Logical axis to mesh axis, for the axes the component has.
+        target: What the compiler must know of the machine; part of the program key.
+        flags: Compiler flags.
+    """
+
+    platform: str
+    mesh: dict[str, int]
+    rules: dict[str, str]
+    target: dict[str, Any]
+    flags: dict[str, Any]
+
+    @property
+    def devices(self) -> int:
+        """Devices the program spans."""
+        return device_count(self.mesh)
+
+
+def place(spec: ProgramSpec, recipe: Recipe, config: ModelConfig) -> Placement:
+    """Placement of a program.
+
+    A component of which the profile splits nothing runs on one device: replicating its arithmetic would
+    only cost.
+
+    Raises:
+        RecipeError: A split axis doesn't divide.
+    """
+    override = recipe.programs.get(spec.kind)
+    platform = override.platform if override and override.platform else recipe.target.platform
+    flags = {**DEFAULT_FLAGS[platform], **recipe.target.flags, **(override.flags if override else {})}
+    mesh, rules = weights_layout(spec.component, recipe, config)
+    target: dict[str, Any] = {"platform": platform}
+    if platform == "cpu":
+        target |= {"isa": recipe.target.isa, "features": list(isa_features(recipe.target.isa))}
+    else:
+        target["topology"] = recipe.target.topology
+    return Placement(platform, mesh, rules, target, flags)
+
+
+def weights_layout(
+    component: str | None, recipe: Recipe, config: ModelConfig
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Mesh and rules of a component's weights; both empty when the profile splits none of them.
+
+    Raises:
+        RecipeError: A split axis doesn't divide.
+    """
+    if component is None:
+        return {}, {}
+    table = COMPONENTS[component].table(config)
+    rules = {
+        axis: mesh_axis
+        for axis, mesh_axis in PROFILES[recipe.target.profile].rules.items()
+        if any(axis in spec.axes for spec in table)
+    }
+    mesh = recipe.target.mesh
+    if not rules or not _splits(table, rules):
+        return {}, {}
+    check_divides(table, rules, mesh)
+    return mesh, rules
+
+
+def _splits(table: ParamTable, rules: dict[str, str]) -> bool:
+    return any(any(partition(spec, rules)) for spec in table)

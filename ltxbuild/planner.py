@@ -1,0 +1,136 @@
+"""What a build would do: every program and weight set with its key, hit or miss, and its bytes per device.
+
+Imports no jax: a build that finds everything costs no more than this.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ltx_cache.key import Key
+from ltx_cache.store import Hit, Miss, Store
+from ltxbuild.components import COMPONENTS, ModelConfig
+from ltxbuild.keys import program_key, weights_key
+from ltxbuild.pipeline import Blueprint, ProgramSpec, blueprint
+from ltxbuild.placement import Placement, place
+from ltxbuild.profiles import partition
+from ltxbuild.recipe import Recipe
+from ltxbuild.sharder import storage_dtype
+
+SCORES_LIMIT = 1 << 30
+"""Bytes of attention scores above which `attention: auto` goes through the queries in blocks."""
+
+
+@dataclass(frozen=True)
+class PlannedProgram:
+    """A program, where it runs, its key and what the store has."""
+
+    spec: ProgramSpec
+    placement: Placement
+    attention: str
+    key: Key
+    found: Hit | Miss
+
+
+@dataclass(frozen=True)
+class PlannedWeights:
+    """A weight set, its layout, its key and what the store has; no key while there is no checkpoint."""
+
+    component: str
+    placement: Placement
+    bytes_per_device: int
+    key: Key | None
+    found: Hit | Miss | None
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """Everything a recipe needs."""
+
+    recipe: Recipe
+    config: ModelConfig
+    blueprint: Blueprint
+    programs: dict[str, PlannedProgram]
+    weights: dict[str, PlannedWeights]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to build."""
+        return all(isinstance(item.found, Hit) for item in (*self.programs.values(), *self.weights.values()))
+
+
+def plan_build(recipe: Recipe, config: ModelConfig, store: Store, files: Mapping[str, str] | None) -> BuildPlan:
+    """Plan a build.
+
+    Args:
+        recipe: What to build.
+        config: Of the model.
+        store: Where results are looked up.
+        files: Role to sha256 of the checkpoint's files; None to plan programs only.
+
+    Raises:
+        RecipeError: The recipe doesn't fit the model.
+    """
+    drawn = blueprint(recipe, config)
+    programs = {name: _program(spec, recipe, config, store) for name, spec in drawn.programs.items()}
+    placements = {item.spec.component: item.placement for item in programs.values() if item.spec.component}
+    weights = {
+        name: _weights(name, placement, recipe, config, store, files)
+        for name, placement in placements.items()
+        if name is not None
+    }
+    return BuildPlan(recipe, config, drawn, programs, weights)
+
+
+def _program(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, store: Store) -> PlannedProgram:
+    placement = place(spec, recipe, config)
+    attention = choose_attention(spec, recipe, config, placement)
+    options = {"layers": recipe.layers, "attention": attention}
+    key = program_key(spec, recipe, config, placement, options)
+    return PlannedProgram(spec, placement, attention, key, store.lookup(key))
+
+
+def _weights(
+    name: str, placement: Placement, recipe: Recipe, config: ModelConfig, store: Store, files: Mapping[str, str] | None
+) -> PlannedWeights:
+    size = weight_bytes(name, placement, recipe, config)
+    if files is None:
+        return PlannedWeights(name, placement, size, None, None)
+    key = weights_key(name, recipe, config, placement, _roles(name, files))
+    return PlannedWeights(name, placement, size, key, store.lookup(key))
+
+
+def _roles(component: str, files: Mapping[str, str]) -> dict[str, str]:
+    """The files a component's tensors can come from."""
+    wanted = {"text_encoder": ("text_encoder", "model"), "upsampler": ("upsampler", "model")}
+    prefixes = wanted.get(component, ("model",))
+    return {role: digest for role, digest in files.items() if role.startswith(prefixes)}
+
+
+def weight_bytes(component: str, placement: Placement, recipe: Recipe, config: ModelConfig) -> int:
+    """Weight bytes on each device."""
+    total = 0
+    for spec in COMPONENTS[component].table(config):
+        parts = math.prod(placement.mesh[axis] for axis in partition(spec, placement.rules) if axis)
+        total += spec.size // parts * storage_dtype(spec, recipe.precision).itemsize
+    return total
+
+
+def choose_attention(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Placement) -> str:
+    """`plain` or `blocked`, by the size of the largest score matrix on one device."""
+    if recipe.attention != "auto":
+        return recipe.attention
+    sizes: dict[str, Any] = dict(spec.geometry)
+    heads = config.gemma.num_attention_heads if spec.kind == "text_encoder" else config.ltx.transformer.num_attention_heads
+    if spec.component == "transformer":
+        tokens = sizes["frames"] * sizes["height"] * sizes["width"]
+        longest = tokens * max(tokens, sizes["length"])
+    elif spec.kind in ("text_encoder", "connectors"):
+        longest = sizes["length"] ** 2
+    else:
+        return "plain"
+    scores = 4 * longest * heads // placement.devices
+    return "blocked" if scores > SCORES_LIMIT else "plain"

@@ -1,0 +1,228 @@
+"""Recipes: what to build, for which target, at which resolutions.
+
+Example:
+    recipe = load(Path("recipes/cpu_tiny.yaml"))
+    recipe.variants["default"].height
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ltxbuild.errors import RecipeError
+from ltxbuild.profiles import PROFILES, mesh_shape
+
+Platform = Literal["cpu", "cuda", "tpu", "neuron"]
+Precision = Literal["bfloat16", "float32"]
+Pipeline = Literal["distilled_one_stage", "distilled_two_stage"]
+FlagValue = bool | int | float | str
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CheckpointSection(_Section):
+    """Where the weights are: local paths (relative to the recipe) or `hf://org/repo/file`."""
+
+    model: str | None = Field(None, description="single-file LTX-2.3 checkpoint (.safetensors)")
+    text_encoder: str | None = Field(None, description="Gemma-3 directory")
+    upsampler: str | None = Field(None, description="latent upsampler (.safetensors), two-stage pipelines")
+    config: Literal["ltx-2.3-22b", "ltx-2.3-tiny"] = Field(
+        "ltx-2.3-22b", description="model configuration to use with --programs-only, when there are no weights"
+    )
+
+
+class TargetSection(_Section):
+    """What the programs run on."""
+
+    platform: Platform
+    topology: str | None = Field(None, description="device topology for cross-compiling, e.g. v6e:2x4 or h200")
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    profile: str = "single"
+    isa: Literal["native", "sse4", "avx2", "avx512"] = Field(
+        "native", description="instruction-set level of CPU programs: this machine's, or a portable one"
+    )
+    flags: dict[str, FlagValue] = Field(default_factory=dict, description="compiler flags")
+
+    @field_validator("profile")
+    @classmethod
+    def _known_profile(cls, value: str) -> str:
+        if value not in PROFILES:
+            raise ValueError(f"unknown profile, allowed: {', '.join(PROFILES)}")
+        return value
+
+    @property
+    def mesh(self) -> dict[str, int]:
+        """Mesh axes and sizes."""
+        return mesh_shape(self.profile, self.tensor_parallel)
+
+
+class VariantSection(_Section):
+    """One output geometry."""
+
+    height: Annotated[int, Field(gt=0, multiple_of=32)]
+    width: Annotated[int, Field(gt=0, multiple_of=32)]
+    frames: Annotated[int, Field(gt=0)]
+    fps: Annotated[float, Field(gt=0, le=120)] = 24.0
+
+    @field_validator("frames")
+    @classmethod
+    def _whole_latent_frames(cls, value: int) -> int:
+        if value % 8 != 1:
+            low = (value - 1) // 8 * 8 + 1
+            raise ValueError(f"must be 8k+1 (the video VAE packs 8 frames); nearest: {low} and {low + 8}")
+        return value
+
+
+class ProgramSection(_Section):
+    """Overrides for one program."""
+
+    platform: Platform | None = None
+    flags: dict[str, FlagValue] = Field(default_factory=dict)
+
+
+class Recipe(_Section):
+    """A whole recipe."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
+    checkpoint: CheckpointSection = CheckpointSection()
+    target: TargetSection
+    pipeline: Pipeline
+    precision: Precision = "bfloat16"
+    loop: Literal["fused", "stepwise"] = Field("fused", description="denoising loop inside or outside the program")
+    layers: Literal["scan", "unroll"] = "scan"
+    attention: Literal["auto", "plain", "blocked"] = "auto"
+    variants: Annotated[dict[str, VariantSection], Field(min_length=1)]
+    programs: dict[str, ProgramSection] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _sizes_fit_pipeline(self) -> Recipe:
+        self.target.mesh  # noqa: B018  refuses a profile that can't take the degree
+        if self.pipeline == "distilled_two_stage":
+            for name, variant in self.variants.items():
+                for side in ("height", "width"):
+                    if getattr(variant, side) % 64:
+                        raise ValueError(
+                            f"variants.{name}.{side} is {getattr(variant, side)}; two-stage pipelines start at "
+                            "half resolution, so it must be a multiple of 64"
+                        )
+        return self
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses duplicate keys instead of keeping the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping, refusing a key that appears twice."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} appears twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load(path: Path) -> Recipe:
+    """Read and validate a recipe file, following `extends`.
+
+    Raises:
+        RecipeError: The file is missing, isn't YAML, or a field is wrong; every problem is listed.
+    """
+    data = _merged(path, ())
+    _anchor_paths(data, path)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(problem, data) for problem in error.errors()]
+        raise RecipeError(
+            f"{path} is not a valid recipe:\n  " + "\n  ".join(lines), hint="ltxbuild recipe-schema"
+        ) from None
+
+
+def _merged(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The recipe's mapping laid over the one it extends."""
+    resolved = path.resolve()
+    if resolved in seen:
+        raise RecipeError(f"{path} extends itself: {' -> '.join(p.name for p in (*seen, resolved))}")
+    data = _read(path)
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise RecipeError(f"{path}: extends: {base!r} is not the name of a recipe file")
+    base_path = path.parent / base
+    below = _merged(base_path, (*seen, resolved))
+    _anchor_paths(below, base_path)
+    return _overlay(below, data)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        known = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1)
+        near = f"; did you mean {path.parent / known[0]}?" if known else ""
+        raise RecipeError(f"cannot read recipe {path}: {error.strerror}{near}") from None
+    try:
+        data = yaml.load(text, _StrictLoader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of fields, this is {type(data).__name__}")
+    return data
+
+
+def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "variants"
+        merged[key] = _overlay(merged[key], value) if both else value
+    return merged
+
+
+def _anchor_paths(data: dict[str, Any], path: Path) -> None:
+    """Make local checkpoint paths relative to the recipe that names them."""
+    section = data.get("checkpoint")
+    if not isinstance(section, dict):
+        return
+    for field in ("model", "text_encoder", "upsampler"):
+        value = section.get(field)
+        if isinstance(value, str) and "://" not in value and not Path(value).is_absolute():
+            section[field] = str((path.parent / value).resolve())
+
+
+def _explain(problem: Any, data: dict[str, Any]) -> str:
+    """One line for one pydantic error: field, what is wrong, the value, what is allowed."""
+    where = ".".join(str(part) for part in problem["loc"]) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        allowed = _fields_at(problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), allowed, 1)
+        guess = f"; did you mean '{near[0]}'?" if near else ""
+        return f"{where}: unknown field{guess} (allowed: {', '.join(allowed)})"
+    if problem["type"] == "missing":
+        return f"{where}: missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    value = problem["input"]
+    shown = "" if isinstance(value, (dict, BaseModel)) else f" (got {value!r})"
+    return f"{where}: {message}{shown}"
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "checkpoint": CheckpointSection,
+        "target": TargetSection,
+        "variants": VariantSection,
+        "programs": ProgramSection,
+    }
+    section = sections.get(str(location[0]), Recipe) if location else Recipe
+    extra = ["extends"] if section is Recipe else []
+    return [*section.model_fields, *extra]

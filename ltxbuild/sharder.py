@@ -1,0 +1,173 @@
+"""Streaming weight sharder: official files in, one shared and one file per rank out.
+
+Needs the memory of one checkpoint tensor and one shard slice, at any model size. Tensors are read from
+memory maps in the order they are written, so each byte is read once and written once per rank that holds it.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from ltx_cache.store import BlobRef, Store
+from ltx_run.safetensors import ALIGNMENT, SafetensorsFile, header_bytes
+from ltxbuild.model.params import ParamSpec, ParamTable
+from ltxbuild.profiles import device_count, partition, shard_slices
+
+Array = NDArray[Any]
+DTYPES: Mapping[str, np.dtype[Any]] = {
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float32": np.dtype(np.float32),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """What one output file holds: each parameter with the part of it that goes there."""
+
+    params: tuple[tuple[ParamSpec, tuple[slice, ...]], ...]
+
+    def header(self, precision: str) -> bytes:
+        """The safetensors header of the file."""
+        return header_bytes(
+            ((spec.name, storage_dtype(spec, precision), _extent(slices)) for spec, slices in self.params), {}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ShardedWeights:
+    """Result of sharding one component."""
+
+    shared: BlobRef | None
+    ranks: tuple[BlobRef, ...]
+
+
+def storage_dtype(spec: ParamSpec, precision: str) -> np.dtype[Any]:
+    """Dtype a parameter is stored in."""
+    return DTYPES["float32"] if spec.storage == "float32" else DTYPES[precision]
+
+
+def shard_plans(
+    table: ParamTable, rules: Mapping[str, str], mesh: Mapping[str, int], precision: str
+) -> tuple[ShardPlan, tuple[ShardPlan, ...]]:
+    """Content of the shared file and of each rank's file.
+
+    Parameters whose bytes are a multiple of the alignment come first, so that all of those are aligned.
+    """
+    whole, split = [], []
+    for spec in table:
+        (split if any(partition(spec, rules)) else whole).append(spec)
+
+    def plan(specs: list[ParamSpec], rank: int) -> ShardPlan:
+        parts = [(spec, shard_slices(spec.shape, partition(spec, rules), mesh, rank)) for spec in specs]
+        parts.sort(key=lambda part: _bytes(part, precision) % ALIGNMENT != 0)
+        return ShardPlan(tuple(parts))
+
+    ranks = range(device_count(mesh)) if split else range(0)
+    return plan(whole, 0), tuple(plan(split, rank) for rank in ranks)
+
+
+def _extent(slices: tuple[slice, ...]) -> tuple[int, ...]:
+    return tuple(s.stop - s.start for s in slices)
+
+
+def _bytes(part: tuple[ParamSpec, tuple[slice, ...]], precision: str) -> int:
+    spec, slices = part
+    return int(np.prod(_extent(slices), dtype=np.int64)) * storage_dtype(spec, precision).itemsize
+
+
+def shard(
+    table: ParamTable,
+    files: Mapping[str, Path],
+    rules: Mapping[str, str],
+    mesh: Mapping[str, int],
+    precision: str,
+    store: Store,
+    progress: Callable[[int], None],
+) -> ShardedWeights:
+    """Write the shard files of one component into the store.
+
+    Args:
+        table: The component's parameters.
+        files: Checkpoint key to the file that holds it.
+        rules: Logical axis to mesh axis.
+        mesh: Mesh axes and sizes.
+        precision: `bfloat16` or `float32`.
+        store: Where the files go.
+        progress: Called with the number of bytes just written.
+
+    Raises:
+        LtxError: A source file is damaged, or the store can't be written.
+    """
+    shared, ranks = shard_plans(table, rules, mesh, precision)
+    sources = _Sources(files)
+    shared_blobs = _write((shared,), sources, precision, store, progress) if shared.params else (None,)
+    rank_blobs = _write(ranks, sources, precision, store, progress) if ranks else ()
+    return ShardedWeights(shared_blobs[0], tuple(blob for blob in rank_blobs if blob))
+
+
+def _write(
+    plans: tuple[ShardPlan, ...], sources: _Sources, precision: str, store: Store, progress: Callable[[int], None]
+) -> tuple[BlobRef | None, ...]:
+    """Write all files side by side, so that each checkpoint tensor is read once."""
+    with ExitStack() as stack:
+        writers = [stack.enter_context(store.writer()) for _ in plans]
+        for writer, plan in zip(writers, plans, strict=True):
+            writer.write(plan.header(precision))
+        for index, (spec, _) in enumerate(plans[0].params):
+            for layer, whole in enumerate(sources.layers(spec, precision)):
+                for writer, plan in zip(writers, plans, strict=True):
+                    slices = plan.params[index][1]
+                    part = np.ascontiguousarray(whole[slices[1:] if spec.stacked else slices])
+                    writer.write(memoryview(part.reshape(-1).view(np.uint8)))
+                    progress(part.nbytes)
+                del whole, part
+            sources.release(spec, layer)
+        return tuple(writer.commit() for writer in writers)
+
+
+class _Sources:
+    """The checkpoint's tensors, mapped file by file."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self._files = files
+        self._maps: dict[Path, SafetensorsFile] = {}
+
+    def _file(self, key: str) -> SafetensorsFile:
+        path = self._files[key]
+        if path not in self._maps:
+            self._maps[path] = SafetensorsFile(path)
+        return self._maps[path]
+
+    def layers(self, spec: ParamSpec, precision: str) -> Iterator[Array]:
+        """A parameter piece by piece: each layer of a stacked one, or the whole."""
+        for key in spec.sources:
+            yield convert(self._file(key).view(key), spec, precision)
+
+    def release(self, spec: ParamSpec, layers: int) -> None:
+        """Let the kernel drop the pages just read; the page cache keeps what it likes."""
+        for key in spec.sources[: layers + 1]:
+            file = self._file(key)
+            entry = file.header.entries[key]
+            page = mmap.PAGESIZE
+            start = entry.start // page * page
+            file.map.madvise(mmap.MADV_DONTNEED, start, entry.stop - start)
+
+
+def convert(tensor: Array, spec: ParamSpec, precision: str) -> Array:
+    """One checkpoint tensor in our layout and dtype.
+
+    Rounds to the recipe's precision first; parameters stored in f32 are widened afterwards.
+    """
+    if spec.layout is not None:
+        tensor = tensor.reshape(spec.layout.view).transpose(spec.layout.permute)
+    rounded = tensor.astype(DTYPES[precision], copy=False)
+    return rounded.astype(storage_dtype(spec, precision), copy=False)

@@ -1,0 +1,154 @@
+"""Synthetic checkpoints: random weights in the official layout, for demos, tests and benchmarks.
+
+Three parts are written as the official release has them: the single file with its metadata, a Gemma-3
+directory with a working byte-level tokenizer, and a latent upsampler.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from ltx_run.safetensors import header_bytes
+from ltxbuild.components import COMPONENTS, ModelConfig
+from ltxbuild.filters import lowpass_filter, mel_filterbank, stft_basis
+from ltxbuild.gemma_directory import IMAGE_TOKENS, gemma_config, tokenizer_json, vision_shapes
+from ltxbuild.model.config import GemmaConfig, LtxConfig, UpsamplerConfig
+from ltxbuild.model.params import ParamSpec
+
+MODEL_FILE = "ltx-2.3-tiny.safetensors"
+UPSAMPLER_FILE = "ltx-2.3-tiny-upsampler-x2.safetensors"
+GEMMA_DIRECTORY = "gemma"
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+FLOAT32 = np.dtype(np.float32)
+Shapes = dict[str, tuple[int, ...]]
+
+
+@cache
+def shipped(name: str) -> dict[str, Any]:
+    """A model configuration that comes with the package, as raw JSON: `ltx`, `gemma`, `upsampler`."""
+    text = (package_files("ltxbuild") / "data" / f"{name}.json").read_text(encoding="utf-8")
+    data: dict[str, Any] = json.loads(text)
+    return data
+
+
+def shipped_config(name: str) -> ModelConfig:
+    """A model configuration that comes with the package."""
+    data = shipped(name)
+    return ModelConfig(
+        LtxConfig.model_validate(data["ltx"]),
+        GemmaConfig.model_validate(data["gemma"]),
+        UpsamplerConfig.model_validate(data["upsampler"]),
+    )
+
+
+def write_checkpoint(directory: Path, name: str = "ltx-2.3-tiny", seed: int = 0) -> tuple[Path, Path, Path]:
+    """Write a whole synthetic checkpoint.
+
+    Args:
+        directory: Where to; made if it isn't there.
+        name: Shipped configuration to follow.
+        seed: Of the random weights; every tensor depends on the seed and its own name only.
+
+    Returns:
+        Model file, Gemma directory, upsampler file.
+    """
+    data, config = shipped(name), shipped_config(name)
+    directory.mkdir(parents=True, exist_ok=True)
+    gemma = directory / GEMMA_DIRECTORY
+    gemma.mkdir(exist_ok=True)
+    single, text, upsampler = _split(config)
+    metadata = {"config": json.dumps(data["ltx"]), "model_version": "2.3.0"}
+    write_file(directory / MODEL_FILE, single, metadata, seed)
+    write_file(directory / UPSAMPLER_FILE, upsampler, {"config": json.dumps(data["upsampler"])}, seed)
+    write_file(gemma / "model.safetensors", text | vision_shapes(config.gemma.hidden_size), {"format": "pt"}, seed)
+    for file, content in _gemma_files(data["gemma"]).items():
+        (gemma / file).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return directory / MODEL_FILE, gemma, directory / UPSAMPLER_FILE
+
+
+def _split(config: ModelConfig) -> tuple[Shapes, Shapes, Shapes]:
+    """Checkpoint keys and shapes of the single file, the Gemma directory and the upsampler file."""
+    single: Shapes = {}
+    text: Shapes = {}
+    upsampler: Shapes = {}
+    for name, component in COMPONENTS.items():
+        for key, shape in _keys(component.table(config)):
+            if key.startswith("language_model."):
+                text[key] = shape
+            elif name == "upsampler" and not key.startswith("vae."):
+                upsampler[key] = shape
+            else:
+                single[key] = shape
+    return single, text, upsampler
+
+
+def _keys(table: Iterable[ParamSpec]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for spec in table:
+        for key in spec.sources:
+            yield key, spec.source_shape
+
+
+def _gemma_files(text_config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "config.json": gemma_config(text_config),
+        "tokenizer.json": tokenizer_json(),
+        "tokenizer_config.json": {
+            "tokenizer_class": "GemmaTokenizerFast",
+            "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>",
+            "extra_special_tokens": IMAGE_TOKENS,
+        },
+        "processor_config.json": {"processor_class": "Gemma3Processor"},
+        "preprocessor_config.json": {
+            "image_processor_type": "Gemma3ImageProcessor", "processor_class": "Gemma3Processor",
+            "do_resize": True, "size": {"height": 28, "width": 28}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
+        },
+    }
+
+
+def write_file(path: Path, shapes: Shapes, metadata: dict[str, str], seed: int) -> None:
+    """Write random tensors tensor by tensor, in key order; scale-shift tables in f32, the rest in bf16."""
+    tensors = [(key, _dtype(key), shapes[key]) for key in sorted(shapes)]
+    with path.open("wb") as file:
+        file.write(header_bytes(tensors, metadata))
+        for key, dtype, shape in tensors:
+            file.write(random_tensor(key, shape, seed).astype(dtype).tobytes())
+
+
+def _dtype(key: str) -> np.dtype[Any]:
+    return FLOAT32 if "scale_shift_table" in key else BFLOAT16
+
+
+def random_tensor(key: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+    """Weights that keep signals at a natural size: neither dying nor exploding through the layers.
+
+    The vocoder's filters have their true values, since a random filter bank is no filter bank.
+    """
+    last = key.rsplit(".", 1)[-1]
+    if last == "filter":
+        return lowpass_filter(shape[-1]).reshape(shape)
+    if last in ("forward_basis", "inverse_basis"):
+        return stft_basis(shape[-1]).reshape(shape)
+    if last == "mel_basis":
+        return mel_filterbank(*shape)
+    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
+    noise = np.random.Generator(np.random.Philox(int.from_bytes(digest[:8], "little")))
+    values = noise.standard_normal(shape, dtype=np.float32)
+    if "scale_shift_table" in key:
+        return values * np.float32(0.3)
+    if len(shape) > 1:
+        return values if last == "learnable_registers" else values / np.float32(max(1, np.prod(shape[1:])) ** 0.5)
+    if last == "std-of-means" or (last == "weight" and key.endswith(("q_norm.weight", "k_norm.weight"))):
+        return 1 + np.float32(0.1) * values
+    if last == "weight" and "norm" in key and not key.startswith("language_model."):
+        return 1 + np.float32(0.1) * values
+    return np.float32(0.1) * values

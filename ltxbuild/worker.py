@@ -1,0 +1,136 @@
+"""The compile process: takes jobs on standard input, lowers and compiles them, puts executables in the store.
+
+Compilers keep flags per process (`XLA_FLAGS`), can crash, and use memory that only the end of a process
+gives back; so they never run in the builder's own process. A job is a folder with `job.json`; the answer is
+`result.json` in it. The environment is made by `environment`, scrubbed of everything that could change the
+generated code behind the key's back.
+
+Run as: python -m ltxbuild.worker STORE_ROOT
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SCRUBBED = ("XLA_", "JAX_", "LIBTPU_", "TF_", "LD_PRELOAD", "NEURON_")
+"""Prefixes of variables that reach code generation; the recipe's flags are the only way in."""
+MAX_ISA = {"sse4": "SSE4_2", "avx2": "AVX2", "avx512": "AVX512"}
+
+
+def environment(isa: str, devices: int) -> dict[str, str]:
+    """Environment of a worker that compiles CPU programs."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(SCRUBBED)}
+    flags = [f"--xla_force_host_platform_device_count={devices}"]
+    if isa != "native":
+        flags.append(f"--xla_cpu_max_isa={MAX_ISA[isa]}")
+    return env | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags), "PYTHONUNBUFFERED": "1"}
+
+
+def main() -> None:
+    """Serve jobs until standard input ends; one folder path per line, one `done` line per job."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    store_root = Path(sys.argv[1])
+    for line in sys.stdin:
+        folder = Path(line.strip())
+        result = _attempt(folder, store_root)
+        (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+        print("done", file=replies, flush=True)
+
+
+def _attempt(folder: Path, store_root: Path) -> dict[str, Any]:
+    try:
+        job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        return compile_job(job, store_root)
+    except Exception as error:  # whatever the compiler throws belongs in the log, not in a crash
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
+    """Lower and compile one program.
+
+    Returns:
+        The `Program` record's parts that the compiler knows, and the seconds spent.
+    """
+    import msgspec
+
+    from ltx_cache.key import Factor, Key
+    from ltx_cache.store import Hit, Store
+    from ltxbuild.components import COMPONENTS, ModelConfig
+    from ltxbuild.lower import lower
+    from ltxbuild.model.config import GemmaConfig, LtxConfig, UpsamplerConfig
+    from ltxbuild.pipeline import ProgramSpec
+    from ltxbuild.programs import traceable
+
+    configs = job["config"]
+    config = ModelConfig(
+        LtxConfig.model_validate(configs["ltx"]),
+        GemmaConfig.model_validate(configs["gemma"]),
+        UpsamplerConfig.model_validate(configs["upsampler"]) if configs["upsampler"] else None,
+    )
+    spec = ProgramSpec(
+        job["spec"]["id"],
+        job["spec"]["kind"],
+        job["spec"]["component"],
+        tuple((name, value) for name, value in job["spec"]["geometry"]),
+    )
+    table = COMPONENTS[spec.component].table(config) if spec.component else ()
+    started = time.monotonic()
+    program = traceable(spec, config, job["precision"], job["attention"])
+    lowered = lower(
+        program, table, job["rules"], job["mesh"], job["precision"], unroll=job["layers"] == "unroll"
+    )
+    lowered_at = time.monotonic()
+
+    store = Store(store_root)
+    key = Key(
+        "executable",
+        (
+            Factor("lowered", lowered.digest),
+            Factor("target", job["target"]),
+            Factor("flags", job["flags"]),
+            Factor("compiler", job["compiler"]),
+        ),
+    )
+    match store.lookup(key):
+        case Hit(value=compiled):
+            reused = True
+        case _:
+            compiled, blob = _compile(lowered, job["flags"], store)
+            store.put_entry(key, compiled, [blob])
+            reused = False
+    return {
+        **compiled,
+        "inputs": msgspec.to_builtins(lowered.inputs),
+        "outputs": msgspec.to_builtins(lowered.outputs),
+        "reused": reused,
+        "seconds": {"lower": lowered_at - started, "compile": time.monotonic() - lowered_at},
+    }
+
+
+def _compile(lowered: Any, flags: Mapping[str, Any], store: Any) -> tuple[dict[str, Any], Any]:
+    compiled = lowered.module.compile(compiler_options=dict(flags))
+    blob = store.put_bytes(compiled.runtime_executable().serialize())
+    memory = compiled.memory_analysis()
+    return {
+        "executable": {"sha256": blob.sha256, "size": blob.size},
+        "memory": {
+            "arguments": memory.argument_size_in_bytes,
+            "outputs": memory.output_size_in_bytes,
+            "temp": memory.temp_size_in_bytes,
+            "code": blob.size,
+        },
+        "flops": max(float((compiled.cost_analysis() or {}).get("flops", 0.0)), 0.0),
+    }, blob
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Manners of both command lines: data to standard output, talk to standard error, errors without tracebacks.
+
+rich is imported by the functions that draw, so that `--help` doesn't pay for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from ltx_cache.errors import LtxError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DEBUG_VARIABLE = "LTX_DEBUG"
+INTERRUPTED = 130
+
+
+def guarded(command: Callable[[], object]) -> None:
+    """Run a click command as a program: errors become a message, one hint and an exit code.
+
+    Set LTX_DEBUG=1 to see the traceback of an error.
+    """
+    try:
+        command()
+    except LtxError as error:
+        _complain(error.message, error.hint)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        _complain("interrupted", None)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        _complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), None)
+        code = 1
+    except Exception as error:  # a bug: say so in one line, never with a traceback
+        _complain(f"internal error: {type(error).__name__}: {error}", f"please report it with the output of {DEBUG_VARIABLE}=1")
+        code = 1
+    else:
+        code = 0
+    sys.exit(code)
+
+
+def _complain(message: str, advice: str | None) -> None:
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exc()
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
+    if advice:
+        hint(advice)
+
+
+def say(text: str) -> None:
+    """One line of talk."""
+    click.echo(text, err=True)
+
+
+def hint(text: str) -> None:
+    """The next command or step."""
+    click.echo(f"{click.style('hint:', fg='cyan')} {text}", err=True)
+
+
+def data_console() -> Console:
+    """Console for tables on standard output."""
+    return _console(stderr=False)
+
+
+def talk_console() -> Console:
+    """Console for progress on standard error."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    """A console that doesn't cut tables when the output is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = 200
+    return console
+
+
+def human_bytes(count: float) -> str:
+    """Bytes in the largest decimal unit that keeps at least one digit before the point.
+
+    >>> human_bytes(1234567)
+    '1.2 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
