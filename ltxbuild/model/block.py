@@ -1,0 +1,189 @@
+"""One block of the audio-video transformer."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from jax import Array
+
+from ltxbuild.model import adaln, attention, layers, rope
+from ltxbuild.model.adaln import modulate
+from ltxbuild.model.config import TransformerConfig
+from ltxbuild.model.layers import AttentionKind, Params
+from ltxbuild.model.params import ParamSpec, ParamTable, linear, prefixed
+from ltxbuild.model.positions import RopeTables
+
+MAIN_ROWS, PROMPT_ROWS, CROSS_ROWS = 9, 2, 5
+FEED_FORWARD_FACTOR = 4
+
+
+class Conditions(NamedTuple):
+    """What one modality is conditioned on in a step; the same for all blocks.
+
+    Attributes:
+        context: Text, `[B, S, D]`.
+        main: `[B, N, 9, D]`, rows of `adaln_single`.
+        prompt: `[B, 1, 2, D]`, rows that modulate the text.
+        cross: `[B, N, 4, D]`, scales and shifts of the attention between audio and video.
+        gate: `[B, 1, 1, D]`, gate of what comes from the other modality.
+        level: Which of the N noise levels each token has, `[T]`, or None.
+    """
+
+    context: Array
+    main: Array
+    prompt: Array
+    cross: Array
+    gate: Array
+    level: Array | None
+
+
+class _Attend(Protocol):
+    """The attention block with everything bound that is the same throughout."""
+
+    def __call__(
+        self,
+        params: Params,
+        x: Array,
+        context: Array | None = None,
+        *,
+        rope_q: rope.Tables | None = None,
+        rope_k: rope.Tables | None = None,
+    ) -> Array: ...
+
+
+def table(key: str, config: TransformerConfig) -> ParamTable:
+    """Parameters of the block at checkpoint key `key` (without the trailing dot)."""
+    heads, video, audio = config.num_attention_heads, config.video_dim, config.audio_dim
+    head_dim = config.audio_attention_head_dim
+    to_video = attention.table(
+        f"{key}.audio_to_video_attn", heads=heads, head_dim=head_dim, query_dim=video, context_dim=audio
+    )
+    to_audio = attention.table(
+        f"{key}.video_to_audio_attn", heads=heads, head_dim=head_dim, query_dim=audio, context_dim=video
+    )
+    return (
+        *prefixed("video", _modality(key, "video", "", heads, video)),
+        *prefixed("audio", _modality(key, "audio", "audio_", heads, audio)),
+        *prefixed("audio_to_video", to_video),
+        *prefixed("video_to_audio", to_audio),
+    )
+
+
+def _modality(key: str, name: str, prefix: str, heads: int, dim: int) -> ParamTable:
+    def attend(module: str) -> ParamTable:
+        path = f"{key}.{prefix}{module}"
+        return attention.table(path, heads=heads, head_dim=dim // heads, query_dim=dim, context_dim=dim)
+
+    hidden = FEED_FORWARD_FACTOR * dim
+    return (
+        *prefixed("self_attn", attend("attn1")),
+        *prefixed("text_attn", attend("attn2")),
+        *linear("ff.up", f"{key}.{prefix}ff.net.0.proj", hidden, dim, ("mlp", None)),
+        *linear("ff.down", f"{key}.{prefix}ff.net.2", dim, hidden, (None, "mlp")),
+        _rows("main_rows", f"{key}.{prefix}scale_shift_table", MAIN_ROWS, dim),
+        _rows("prompt_rows", f"{key}.{prefix}prompt_scale_shift_table", PROMPT_ROWS, dim),
+        _rows("cross_rows", f"{key}.scale_shift_table_a2v_ca_{name}", CROSS_ROWS, dim),
+    )
+
+
+def _rows(name: str, key: str, rows: int, dim: int) -> ParamSpec:
+    return ParamSpec(name, (rows, dim), (None, None), (key,))
+
+
+def apply(
+    params: Params,
+    video: Array,
+    audio: Array,
+    given_video: Conditions,
+    given_audio: Conditions,
+    ropes: RopeTables,
+    *,
+    config: TransformerConfig,
+    kind: AttentionKind,
+) -> tuple[Array, Array]:
+    """Self-attention and text in each modality, then exchange between them, then feed-forward in each.
+
+    Args:
+        params: Tree of `table`.
+        video: `[B, T, D]`.
+        audio: `[B, A, Da]`.
+        given_video: Conditions of the video tokens.
+        given_audio: Conditions of the audio tokens.
+        ropes: Rotary tables.
+        config: Sizes.
+        kind: Implementation of the attention.
+
+    Returns:
+        Video and audio tokens, shaped as they came.
+    """
+    eps = config.norm_eps
+    attend = partial(attention.apply, heads=config.num_attention_heads, eps=eps, kind=kind)
+    main_video = adaln.rows(params["video"]["main_rows"], given_video.main, given_video.level)
+    main_audio = adaln.rows(params["audio"]["main_rows"], given_audio.main, given_audio.level)
+    video = _self_and_text(params["video"], video, main_video, given_video, ropes.video, attend, eps)
+    audio = _self_and_text(params["audio"], audio, main_audio, given_audio, ropes.audio, attend, eps)
+    video, audio = _exchange(params, video, audio, given_video, given_audio, ropes, attend, eps)
+    video = _feed_forward(params["video"], video, main_video, eps)
+    audio = _feed_forward(params["audio"], audio, main_audio, eps)
+    return video, audio
+
+
+def _self_and_text(
+    params: Params,
+    x: Array,
+    main: list[Array],
+    given: Conditions,
+    turn: rope.Tables,
+    attend: _Attend,
+    eps: float,
+) -> Array:
+    shift, scale, gate, *_, text_shift, text_scale, text_gate = main
+    normed = modulate(layers.rms_norm(x, eps=eps), scale, shift)
+    x = x + attend(params["self_attn"], normed, rope_q=turn) * gate
+    prompt_shift, prompt_scale = adaln.rows(params["prompt_rows"], given.prompt, None)
+    text = modulate(given.context, prompt_scale, prompt_shift)
+    normed = modulate(layers.rms_norm(x, eps=eps), text_scale, text_shift)
+    return x + attend(params["text_attn"], normed, text) * text_gate
+
+
+def _exchange(
+    params: Params,
+    video: Array,
+    audio: Array,
+    given_video: Conditions,
+    given_audio: Conditions,
+    ropes: RopeTables,
+    attend: _Attend,
+    eps: float,
+) -> tuple[Array, Array]:
+    """Audio to video and video to audio, both from the tokens as they came in."""
+    v, v_gate = _exchange_rows(params["video"]["cross_rows"], given_video)
+    a, a_gate = _exchange_rows(params["audio"]["cross_rows"], given_audio)
+    normed_video, normed_audio = layers.rms_norm(video, eps=eps), layers.rms_norm(audio, eps=eps)
+    to_video = attend(
+        params["audio_to_video"],
+        modulate(normed_video, v[0], v[1]),
+        modulate(normed_audio, a[0], a[1]),
+        rope_q=ropes.cross_video,
+        rope_k=ropes.cross_audio,
+    )
+    to_audio = attend(
+        params["video_to_audio"],
+        modulate(normed_audio, a[2], a[3]),
+        modulate(normed_video, v[2], v[3]),
+        rope_q=ropes.cross_audio,
+        rope_k=ropes.cross_video,
+    )
+    return video + to_video * v_gate, audio + to_audio * a_gate
+
+
+def _exchange_rows(table: Array, given: Conditions) -> tuple[list[Array], Array]:
+    """Scale and shift of audio-to-video, scale and shift of video-to-audio (scale first), and the gate."""
+    (gate,) = adaln.rows(table[-1:], given.gate, None)
+    return adaln.rows(table[:-1], given.cross, given.level), gate
+
+
+def _feed_forward(params: Params, x: Array, main: list[Array], eps: float) -> Array:
+    shift, scale, gate = main[3:6]
+    return x + layers.feed_forward(params["ff"], modulate(layers.rms_norm(x, eps=eps), scale, shift)) * gate
