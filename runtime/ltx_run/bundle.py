@@ -11,7 +11,7 @@ import msgspec
 
 from ltx_run.plan import Plan
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 SpecAxis = str | None
 
 
@@ -19,14 +19,14 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A strict record: unknown fields are errors."""
 
 
-class Blob(_Record, kw_only=True):
+class Blob(_Record, kw_only=True, frozen=True):
     """Content-addressed bytes: sha256 as 64 hex digits, and the size."""
 
     sha256: str
     size: int
 
 
-class TensorSpec(_Record, kw_only=True):
+class TensorSpec(_Record, kw_only=True, frozen=True):
     """Shape, dtype and sharding of one program input or output.
 
     `spec` names the mesh axis that splits each dimension (None: not split).
@@ -38,7 +38,7 @@ class TensorSpec(_Record, kw_only=True):
     spec: tuple[SpecAxis, ...]
 
 
-class WeightInput(TensorSpec, kw_only=True, tag="weight", tag_field="kind"):
+class WeightInput(TensorSpec, kw_only=True, frozen=True, tag="weight", tag_field="kind"):
     """A program parameter that comes from the program's weight set.
 
     `layer` picks one slice of a tensor that is stored stacked.
@@ -47,13 +47,13 @@ class WeightInput(TensorSpec, kw_only=True, tag="weight", tag_field="kind"):
     layer: int | None = None
 
 
-class TensorInput(TensorSpec, kw_only=True, tag="tensor", tag_field="kind"):
+class TensorInput(TensorSpec, kw_only=True, frozen=True, tag="tensor", tag_field="kind"):
     """A program parameter that comes from the plan."""
 
     donated: bool = False
 
 
-class Memory(_Record, kw_only=True):
+class Memory(_Record, kw_only=True, frozen=True):
     """Bytes per device, from the compiler."""
 
     arguments: int
@@ -62,7 +62,7 @@ class Memory(_Record, kw_only=True):
     code: int
 
 
-class Fingerprint(_Record, kw_only=True):
+class Fingerprint(_Record, kw_only=True, frozen=True):
     """What an executable was compiled for; the loader refuses any other machine.
 
     Attributes:
@@ -78,7 +78,7 @@ class Fingerprint(_Record, kw_only=True):
     devices: int
 
 
-class Program(_Record, kw_only=True):
+class Program(_Record, kw_only=True, frozen=True):
     """One compiled program.
 
     Attributes:
@@ -101,12 +101,13 @@ class Program(_Record, kw_only=True):
     flops: float
 
 
-class WeightSet(_Record, kw_only=True):
+class WeightSet(_Record, kw_only=True, frozen=True):
     """Weights of one component as safetensors files.
 
     Attributes:
         shared: Tensors that every rank holds whole; None when there are none.
-        ranks: One file per rank (mesh position, row-major) with that rank's shards; empty when nothing is sharded.
+        ranks: One file per rank (mesh position, row-major) with that rank's shards; empty when nothing is
+            sharded.
         key: Weights key, for `explain`.
     """
 
@@ -115,7 +116,7 @@ class WeightSet(_Record, kw_only=True):
     key: str
 
 
-class Variant(_Record, kw_only=True):
+class Variant(_Record, kw_only=True, frozen=True):
     """One output geometry and its plan."""
 
     height: int
@@ -125,7 +126,7 @@ class Variant(_Record, kw_only=True):
     plan: Plan
 
 
-class Bundle(_Record, kw_only=True):
+class Bundle(_Record, kw_only=True, frozen=True):
     """A whole bundle."""
 
     schema: Literal[1] = SCHEMA

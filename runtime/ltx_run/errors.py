@@ -1,0 +1,70 @@
+"""Errors of the runtime: one class per decision that a user can take.
+
+    LtxError (ltx_cache.errors)
+    ├── BundleNotFound     no bundle of that name: use one that exists, or build it
+    ├── BundleInvalid      the bundle contradicts itself or is damaged: build or download it again
+    ├── ProgramMismatch    programs were compiled for another machine: rebuild them for this one
+    ├── DeviceUnavailable  the machine lacks the platform that something needs
+    ├── BadVariant         the bundle has no such variant: choose one of those listed
+    ├── BadPrompt          the prompt is empty or too long: change it
+    ├── BadTensor          a tensor to inject has a wrong name, shape or dtype
+    ├── OutputError        the output can't be written: another path or suffix
+    └── ProgramFailed      a program stopped while it ran
+
+Everything but `ProgramFailed` is raised before the first program is loaded, except for damage that only
+reading a file shows.
+"""
+
+from __future__ import annotations
+
+from ltx_cache.errors import LtxError
+
+
+class BundleNotFound(LtxError):
+    """A name that is no bundle in the cache and no bundle directory."""
+
+    exit_code = 2
+
+
+class BundleInvalid(LtxError):
+    """A bundle that is damaged, incomplete or contradicts itself."""
+
+
+class ProgramMismatch(LtxError):
+    """Programs compiled for another machine."""
+
+    exit_code = 3
+
+
+class DeviceUnavailable(LtxError):
+    """A platform or instruction set that this machine doesn't have."""
+
+    exit_code = 3
+
+
+class BadVariant(LtxError):
+    """A variant that the bundle doesn't have."""
+
+    exit_code = 2
+
+
+class BadPrompt(LtxError):
+    """A prompt that is empty or too long."""
+
+    exit_code = 2
+
+
+class BadTensor(LtxError):
+    """A tensor to inject that the plan doesn't have in that form."""
+
+    exit_code = 2
+
+
+class OutputError(LtxError):
+    """An output path that can't be written."""
+
+    exit_code = 2
+
+
+class ProgramFailed(LtxError):
+    """A program that stopped while it ran."""
