@@ -1,18 +1,19 @@
-"""Canonical JSON: one value, one sequence of bytes, on every machine.
+r"""Canonical JSON: one value, one sequence of bytes, on every machine.
 
-Keys are sorted by code point, there are no spaces, text is UTF-8 and not escaped, floats are the shortest digits that
-read back as the same number. NaN, infinities, keys that are not text and anything that is not JSON are refused instead of
-being coerced, since a silent coercion would give two values one digest.
+Keys are sorted by code point, there are no spaces, text is UTF-8 and not escaped, floats are the shortest
+digits that read back as the same number. NaN, infinities, keys that are not text and anything that is not
+JSON are refused instead of being coerced, since a silent coercion would give two values one digest.
 
 Example:
     >>> canonical({"b": [1, 2.0], "a": "é"})
-    b'{"a":"\\xc3\\xa9","b":[1,2.0]}'
+    b'{"a":"\xc3\xa9","b":[1,2.0]}'
     >>> parse(canonical({"a": (1, None)}))
     {'a': [1, None]}
     >>> digest(b"")
     'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
 
-Laws: `parse(canonical(v)) == v` (tuples read as lists); `canonical(parse(b)) == b` for every `b` made by `canonical`.
+Laws: `parse(canonical(v)) == v` (tuples read as lists); `canonical(parse(b)) == b` for every `b` made by
+`canonical`.
 
 Stability: the bytes are part of every key, so they don't change within a layout of the store.
 """
@@ -21,10 +22,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 
 def canonical(value: JSON) -> bytes:
@@ -34,7 +36,9 @@ def canonical(value: JSON) -> bytes:
         TypeError: Something in it is not JSON; the message gives the place.
         ValueError: A number is NaN or infinite, or a text has a lone surrogate.
     """
-    text = json.dumps(_plain(value, "value"), ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(
+        _plain(value, "value"), ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+    )
     return text.encode("utf-8")
 
 
@@ -42,9 +46,14 @@ def parse(data: bytes) -> JSON:
     """Decode JSON strictly.
 
     Raises:
-        ValueError: Not UTF-8, not JSON, a key given twice, NaN or an infinity.
+        ValueError: Not UTF-8, not JSON, nested too deep, a key given twice, NaN or an infinity.
     """
-    value: JSON = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    try:
+        value: JSON = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     return value
 
 
@@ -72,6 +81,13 @@ def _unique(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
     if len(unique) != len(pairs):
         raise ValueError("a key is given twice in one object")
     return unique
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits} is too large for a float")
+    return number
 
 
 def _no_constant(name: str) -> JSON:

@@ -3,18 +3,17 @@
     LtxError                   every error that this project raises on purpose
     ├── StoreNotWritable       the store's folder can't be written: fix its permissions, or move the store
     │   └── StorageFull        no space left there: free some, or move the store
-    ├── StoreNotReadable       a file in the store can't be read: fix its permissions, or check the disk
+    ├── FileNotReadable        a file can't be read: fix its path or permissions, or check the disk
     ├── UnsupportedLayout      another version wrote the store: upgrade, or use another store
     ├── CorruptBlob            a blob was damaged and has been set aside: build or download it again
     ├── MissingBlob            a blob is named but not there: build or download it
-    ├── BadRecord              a JSON record in the store is damaged or contradicts what it names: write it again
-    │   └── BadEntry           ... and it is the entry of a key
+    ├── BadEntry               a record is damaged or contradicts what it names: build or pull it again
     ├── BadName                a name or digest that the store does not take: use another
     ├── UnknownRef             no ref of that name: use one that exists
     └── FileChanged            a file changed while it was read: wait until it is complete
 
-`ltxbuild.errors` and `ltx_run.errors` derive theirs from `LtxError`, so one handler at the edge of a program prints any
-of them.
+`ltxbuild.errors` and `ltx_run.errors` derive theirs from `LtxError`, so one handler at the edge of a program
+prints any of them.
 
 Example:
     >>> error = LtxError("recipe.yaml: height must be a multiple of 32 (got 500)", hint="use 480 or 512")
@@ -76,8 +75,8 @@ class StorageFull(StoreNotWritable):
     advice = f"free some space there, {MOVE_STORE}"
 
 
-class StoreNotReadable(LtxError):
-    """A file in the store exists but can't be read.
+class FileNotReadable(LtxError):
+    """A file, in the store or outside, can't be read.
 
     Attributes:
         path: The file.
@@ -86,7 +85,7 @@ class StoreNotReadable(LtxError):
 
     def __init__(self, path: Path, reason: str, /) -> None:
         super().__init__(
-            f"cannot read from the store: {path}: {reason}", hint="check its permissions and the health of the disk"
+            f"cannot read {path}: {reason}", hint="check the path, its permissions and the health of the disk"
         )
         self.path = path
         self.reason = reason
@@ -138,23 +137,18 @@ class MissingBlob(LtxError):
         self.digest = digest
 
 
-class BadRecord(LtxError):
-    """A JSON record in the store is damaged, or contradicts what it names.
+class BadEntry(LtxError):
+    """A record in the store is damaged, or contradicts the blob that it names.
 
     Attributes:
-        path: The record; None if the record was given by the caller.
+        where: The record's path, or the blob that it is wrong about.
         reason: What is wrong with it.
     """
 
-    def __init__(self, path: Path | None, reason: str, /) -> None:
-        subject = "record" if path is None else f"record {path}"
-        super().__init__(f"{subject} can't be used: {reason}", hint="write it again; builds replace damaged records")
-        self.path = path
+    def __init__(self, where: Path | str, reason: str, /) -> None:
+        super().__init__(f"{where}: {reason}", hint="build or pull it again, which replaces the record")
+        self.where = where
         self.reason = reason
-
-
-class BadEntry(BadRecord):
-    """The entry of a key can't be used."""
 
 
 class BadName(LtxError):
@@ -177,7 +171,11 @@ class UnknownRef(LtxError):
     exit_code = 2
 
     def __init__(self, name: str, nearest: Sequence[str], root: Path, /) -> None:
-        known = f"did you mean {' or '.join(nearest)}?" if nearest else "it has no refs yet: build or pull one first"
+        known = (
+            f"did you mean {' or '.join(nearest)}?"
+            if nearest
+            else "it has no refs yet: build or pull one first"
+        )
         super().__init__(f"the store at {root} has no ref {name!r}", hint=known)
         self.name = name
         self.nearest = tuple(nearest)
@@ -189,5 +187,5 @@ class FileChanged(LtxError):
     def __init__(self, path: Path, /) -> None:
         super().__init__(
             f"{path} changed while it was being read",
-            hint="wait until whatever writes it (a download, a copy) is done, then run the same command again",
+            hint="wait until whatever writes it (a download, a copy) is done, then run this again",
         )

@@ -1,0 +1,90 @@
+"""Writing a blob of unknown digest: bytes go in, a reference comes out.
+
+`Store.writer` is the way to get one:
+
+    with store.writer() as w:
+        for tensor in tensors:
+            w.write(memoryview(tensor))
+        ref = w.commit()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from ltx_cache.blobref import BlobRef
+from ltx_cache.files import TempFile
+from ltx_cache.hashing import StreamHash
+
+Data: TypeAlias = bytes | bytearray | memoryview
+
+
+class BlobWriter:
+    """One blob being written; without `commit`, the end of the block leaves nothing.
+
+    For use in one thread. Large writes are quickest: their bytes are hashed while they are written, and never
+    copied.
+    """
+
+    def __init__(self, temp: Callable[[], TempFile], publish: Callable[[TempFile, BlobRef], None]) -> None:
+        self._make_temp = temp
+        self._publish = publish
+        self._temp: TempFile | None = None
+        self._sha = StreamHash()
+        self._size = 0
+
+    def write(self, data: Data) -> int:
+        """Append bytes; the buffer may be used again once this returns.
+
+        Returns:
+            The number of bytes, as files do.
+
+        Raises:
+            StorageFull: No space left.
+            StoreNotWritable: The store can't be written.
+            TypeError: The buffer is not contiguous.
+            RuntimeError: The writer is not open.
+        """
+        temp = self._opened()
+        view = memoryview(data)
+        if not view.nbytes:
+            return 0
+        flat = view.cast("B")
+        self._sha.feed(flat)
+        try:
+            temp.write(flat)
+        finally:
+            self._sha.wait()
+        self._size += flat.nbytes
+        return flat.nbytes
+
+    def commit(self) -> BlobRef:
+        """Make the blob durable and visible, and name it.
+
+        Raises:
+            StorageFull: No space left.
+            StoreNotWritable: The store can't be written.
+            RuntimeError: The writer is not open.
+        """
+        ref = BlobRef(self._sha.hexdigest(), self._size)
+        self._publish(self._opened(), ref)
+        self._temp = None
+        return ref
+
+    def _opened(self) -> TempFile:
+        if self._temp is None:
+            raise RuntimeError("the blob writer is not open: use it in a with block, before commit")
+        return self._temp
+
+    def __enter__(self) -> Self:
+        self._temp = self._make_temp()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if self._temp is not None:
+            self._temp.discard()
+            self._temp = None
