@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ltx_cache.store import BlobRef, Hit, Store
+import msgspec
+
+from ltx_cache.blobref import BlobRef
+from ltx_cache.store import Hit, Store
+from ltx_run.bundle import Program, WeightSet
 from ltx_run.fingerprint import runtime_version
-from ltxbuild.bundler import weight_record
+from ltxbuild.bundler import weight_set
 from ltxbuild.checkpoint import Checkpoint, validate
 from ltxbuild.components import COMPONENTS
 from ltxbuild.errors import BuildFailed
@@ -40,14 +44,20 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Built:
-    """Results by name: the values of the store's entries."""
+    """Programs and weight sets by name."""
 
-    programs: dict[str, Mapping[str, Any]]
-    weights: dict[str, Mapping[str, Any]]
+    programs: dict[str, Program]
+    weights: dict[str, WeightSet]
 
 
 def build(
-    plan: BuildPlan, checkpoint: Checkpoint | None, store: Store, progress: Progress, *, jobs: int, only: set[str]
+    plan: BuildPlan,
+    checkpoint: Checkpoint | None,
+    store: Store,
+    progress: Progress,
+    *,
+    jobs: int,
+    only: set[str],
 ) -> Built:
     """Make everything a plan misses.
 
@@ -63,29 +73,29 @@ def build(
         BuildFailed: Programs that did not compile; everything else is complete and kept.
         LtxError: The checkpoint or the store can't be used.
     """
-    wanted = {name: item for name, item in plan.programs.items() if not only or name in only}
-    missing = {name: item for name, item in wanted.items() if not isinstance(item.found, Hit)}
-    weights = {} if checkpoint is None or only else plan.weights
-    unsharded = {name: item for name, item in weights.items() if not isinstance(item.found, Hit)}
+    wanted = [item for name, item in plan.programs.items() if not only or name in only]
+    weights = [] if checkpoint is None or only else list(plan.weights.values())
+    missing = [item for item in wanted if item.record is None]
+    unsharded = [item for item in weights if item.record is None]
     files = validate(checkpoint, plan.config) if checkpoint and unsharded else {}
-    programs = {name: item.found.value for name, item in wanted.items() if isinstance(item.found, Hit)}
-    sharded = {name: item.found.value for name, item in weights.items() if isinstance(item.found, Hit)}
+    programs = {item.spec.id: item.record for item in wanted if item.record}
+    sharded = {item.component: item.record for item in weights if item.record}
 
-    isa, devices = plan.recipe.target.isa, max((item.placement.devices for item in missing.values()), default=1)
+    devices = max((item.placement.devices for item in missing), default=1)
     with (
-        WorkerPool(jobs, store.root, environment(isa, devices), store.root / "logs") as pool,
+        WorkerPool(jobs, store, environment(plan.recipe.target.isa, devices)) as pool,
         ThreadPoolExecutor(max_workers=jobs) as threads,
     ):
         pending = {
-            name: threads.submit(_compile, plan, item, pool, store, progress) for name, item in missing.items()
+            item.spec.id: threads.submit(_compile, plan, item, pool, store, progress) for item in missing
         }
-        for name, item in unsharded.items():
-            sharded[name] = _shard(name, item, plan, files, store, progress)
+        for item in unsharded:
+            sharded[item.component] = _shard(item, plan, files, store, progress)
         programs |= _gather(pending)
     return Built(programs, sharded)
 
 
-def _gather(pending: Mapping[str, Future[Mapping[str, Any]]]) -> dict[str, Mapping[str, Any]]:
+def _gather(pending: Mapping[str, Future[Program]]) -> dict[str, Program]:
     """Wait for all compiles; failures are reported together, after everything else is done."""
     done, failures = {}, []
     for name, future in pending.items():
@@ -102,26 +112,21 @@ def _gather(pending: Mapping[str, Future[Mapping[str, Any]]]) -> dict[str, Mappi
 
 def _compile(
     plan: BuildPlan, item: PlannedProgram, pool: WorkerPool, store: Store, progress: Progress
-) -> Mapping[str, Any]:
+) -> Program:
     name = item.spec.id
-    with _building(store, item.key.digest):
+    with store.lock(f"build-{item.key.digest}"):  # one process builds a key, the others then find it
         found = store.lookup(item.key)
         if isinstance(found, Hit):
-            return found.value
+            return msgspec.convert(found.value, Program)
         progress.start(name, None)
         result = pool.compile(name, _job(plan, item))
-        value = _program_record(item, result)
-        executable = BlobRef(**result["executable"])
-        store.put_entry(item.key, value, [executable])
+        program = _record(item, result)
+        executable = BlobRef(program.executable.sha256, program.executable.size)
+        store.put_entry(item.key, msgspec.to_builtins(program), [executable])
     seconds = result["seconds"]
     how = "reused an equal program" if result["reused"] else f"compile {seconds['compile']:.1f} s"
     progress.finish(name, f"lower {seconds['lower']:.1f} s, {how}")
-    return value
-
-
-def _building(store: Store, digest: str) -> Any:
-    """Let one process at a time build a key; the others wait and then find it."""
-    return store.lock(f"build-{digest}")
+    return program
 
 
 def _job(plan: BuildPlan, item: PlannedProgram) -> dict[str, Any]:
@@ -149,46 +154,42 @@ def _job(plan: BuildPlan, item: PlannedProgram) -> dict[str, Any]:
     }
 
 
-def _program_record(item: PlannedProgram, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The bundle's record of a program, without its weight set's name."""
+def _record(item: PlannedProgram, result: Mapping[str, Any]) -> Program:
     placement = item.placement
-    return {
-        "executable": result["executable"],
-        "fingerprint": {
-            "platform": placement.platform,
-            "runtime": runtime_version(),
-            "features": placement.target["features"],
-            "devices": placement.devices,
-        },
-        "inputs": result["inputs"],
-        "outputs": result["outputs"],
-        "mesh": placement.mesh,
-        "weights": item.spec.component,
-        "key": item.key.digest,
-        "memory": result["memory"],
-        "flops": result["flops"],
+    fingerprint = {
+        "platform": placement.platform,
+        "runtime": runtime_version(),
+        "features": placement.target["features"],
+        "devices": placement.devices,
     }
+    own = {"mesh": placement.mesh, "weights": item.spec.component, "key": item.key.digest}
+    parts = {name: result[name] for name in ("executable", "inputs", "outputs", "memory", "flops")}
+    return msgspec.convert({**parts, **own, "fingerprint": fingerprint}, Program)
 
 
 def _shard(
-    name: str, item: PlannedWeights, plan: BuildPlan, files: Mapping[str, Path], store: Store, progress: Progress
-) -> Mapping[str, Any]:
+    item: PlannedWeights, plan: BuildPlan, files: Mapping[str, Path], store: Store, progress: Progress
+) -> WeightSet:
     assert item.key is not None
-    with _building(store, item.key.digest):
+    task = f"weights {item.component}"
+    with store.lock(f"build-{item.key.digest}"):
         found = store.lookup(item.key)
         if isinstance(found, Hit):
-            return found.value
-        total = item.bytes_per_device * max(item.placement.devices, 1)
-        task = f"weights {name}"
-        progress.start(task, total)
+            return msgspec.convert(found.value, WeightSet)
         placement = item.placement
-        table = COMPONENTS[name].table(plan.config)
+        table = COMPONENTS[item.component].table(plan.config)
+        progress.start(task, item.bytes_per_device * placement.devices)
         result = shard(
-            table, files, placement.rules, placement.mesh, plan.recipe.precision, store,
+            table,
+            files,
+            placement.rules,
+            placement.mesh,
+            plan.recipe.precision,
+            store,
             lambda amount: progress.advance(task, amount),
         )
-        value = weight_record(result, item.key)
+        weights = weight_set(result, item.key)
         blobs = [*result.ranks, *([result.shared] if result.shared else [])]
-        store.put_entry(item.key, value, blobs)
+        store.put_entry(item.key, msgspec.to_builtins(weights), blobs)
     progress.finish(task, f"{len(blobs)} file{'s' * (len(blobs) != 1)}")
-    return value
+    return weights

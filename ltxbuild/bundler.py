@@ -5,36 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
+from ltx_cache.blobref import BlobRef
 from ltx_cache.key import Key
-from ltx_cache.store import BlobRef, Store
+from ltx_cache.store import Store
 from ltx_run import bundle as manifest
 from ltxbuild import __version__
 from ltxbuild.keys import compiler_versions
 from ltxbuild.planner import BuildPlan
+from ltxbuild.programs import MODULES
 from ltxbuild.recipe import Recipe
 from ltxbuild.sharder import ShardedWeights
 from ltxbuild.sources import source_digest
 
 
-def weight_record(result: ShardedWeights, key: Key) -> dict[str, Any]:
+def weight_set(result: ShardedWeights, key: Key) -> manifest.WeightSet:
     """The bundle's record of a weight set."""
-    return {
-        "shared": _blob(result.shared) if result.shared else None,
-        "ranks": [_blob(blob) for blob in result.ranks],
-        "key": key.digest,
-    }
+    return manifest.WeightSet(
+        shared=_blob(result.shared) if result.shared else None,
+        ranks=tuple(_blob(blob) for blob in result.ranks),
+        key=key.digest,
+    )
 
 
-def _blob(ref: BlobRef) -> dict[str, Any]:
-    return {"sha256": ref.sha256, "size": ref.size}
+def _blob(ref: BlobRef) -> manifest.Blob:
+    return manifest.Blob(sha256=ref.sha256, size=ref.size)
 
 
 def publish(
     plan: BuildPlan,
-    programs: Mapping[str, Mapping[str, Any]],
-    weights: Mapping[str, Mapping[str, Any]],
+    programs: Mapping[str, manifest.Program],
+    weights: Mapping[str, manifest.WeightSet],
     tokenizer: BlobRef,
     files: Mapping[str, str],
     store: Store,
@@ -57,9 +57,9 @@ def publish(
             )
             for variant in plan.blueprint.variants
         },
-        programs={name: msgspec.convert(dict(value), manifest.Program) for name, value in programs.items()},
-        weights={name: msgspec.convert(dict(value), manifest.WeightSet) for name, value in weights.items()},
-        tokenizer=manifest.Blob(sha256=tokenizer.sha256, size=tokenizer.size),
+        programs=dict(programs),
+        weights=dict(weights),
+        tokenizer=_blob(tokenizer),
         provenance=_provenance(plan.recipe, files),
     )
     blob = store.put_bytes(manifest.encode(bundle))
@@ -78,7 +78,7 @@ def _provenance(recipe: Recipe, files: Mapping[str, str]) -> dict[str, str]:
     versions = compiler_versions(recipe.target.platform)
     return {
         "ltxbuild": __version__,
-        "sources": source_digest("ltxbuild.programs"),
+        "sources": source_digest(*MODULES.values()),
         **versions,
         **{f"sha256 {role}": digest for role, digest in files.items()},
     }

@@ -77,7 +77,8 @@ def _read_ltx(path: Path) -> LtxConfig:
     if version is None or "config" not in metadata:
         missing = [key for key in ("model_version", "config") if key not in metadata]
         raise CheckpointError(
-            f"{path} has no {' and no '.join(missing)} in its metadata: not an official single-file LTX-2.3 checkpoint"
+            f"{path} has no {' and no '.join(missing)} in its metadata: "
+            "not an official single-file LTX-2.3 checkpoint"
         )
     version = str(_json_or_text(version))
     if _version(version) != SUPPORTED_VERSION:
@@ -145,7 +146,9 @@ def _validated(model: type[Model], data: Any, path: Path) -> Model:
 
 def _header(path: Path) -> Header:
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist", hint="check the paths under `checkpoint:` in the recipe")
+        raise CheckpointError(
+            f"{path} does not exist", hint="check the paths under `checkpoint:` in the recipe"
+        )
     return read_header(path)
 
 

@@ -1,12 +1,12 @@
 """Errors of the builder: one class per decision that a user can take.
 
-    LtxError (ltx_cache.errors)
-    ├── RecipeError        the recipe can't be used: fix the named field
-    ├── CheckpointError    the weights can't be used: get the right files
-    ├── UnknownProgram     `--only` names no program of the recipe
-    ├── TargetNotBuilt     the recipe's target exists, this version can't compile for it
-    ├── ToolMissing        a package the command needs is not installed
-    └── BuildFailed        a program did not compile: read the log
+LtxError (ltx_cache.errors)
+├── RecipeError        the recipe can't be used: fix the named field
+├── CheckpointError    the weights can't be used: get the right files
+├── UnknownProgram     `--only` names no program of the recipe
+├── TargetNotBuilt     the recipe's target exists, this version can't compile for it
+├── ToolMissing        a package the command needs is not installed
+└── BuildFailed        a program did not compile: read the log
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ltxbuild.checkpoint import Checkpoint
 from ltxbuild.errors import CheckpointError, ToolMissing
@@ -24,7 +25,9 @@ def locate(recipe: Recipe, *, with_upsampler: bool) -> Checkpoint:
     return Checkpoint(
         model=_file(_named(section.model, recipe, "model", "--checkpoint FILE")),
         text_encoder=_directory(_named(section.text_encoder, recipe, "text_encoder", "--text-encoder DIR")),
-        upsampler=_file(_named(upsampler, recipe, "upsampler", "--upsampler FILE")) if with_upsampler else None,
+        upsampler=_file(_named(upsampler, recipe, "upsampler", "--upsampler FILE"))
+        if with_upsampler
+        else None,
     )
 
 
@@ -71,12 +74,12 @@ def _split(reference: str) -> tuple[str, str, str]:
     return f"{owner}/{repo}", slash, name
 
 
-def _hub():  # type: ignore[no-untyped-def]  # the module object of an optional package
+def _hub() -> Any:
     try:
         import huggingface_hub
     except ModuleNotFoundError:
         raise ToolMissing(
             "the recipe's checkpoint is on the Hugging Face Hub and huggingface_hub is not installed",
-            hint="pip install 'ltxbuild[hub]', or pass local files with --checkpoint, --text-encoder, --upsampler",
+            hint="pip install 'ltxbuild[hub]', or pass local files (see ltxbuild compile --help)",
         ) from None
     return huggingface_hub

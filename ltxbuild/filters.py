@@ -22,7 +22,8 @@ def lowpass_filter(taps: int = 12, cutoff: float = 0.25, half_width: float = 0.3
         beta = 0.5842 * max(attenuation - 21, 0.0) ** 0.4 + 0.07886 * max(attenuation - 21, 0.0)
     time = np.arange(taps) - (taps - 1) / 2
     response = 2 * cutoff * np.kaiser(taps, beta) * np.sinc(2 * cutoff * time)
-    return (response / response.sum()).astype(np.float32)
+    taper: Float32 = (response / response.sum()).astype(np.float32)
+    return taper
 
 
 def stft_basis(window: int) -> Float32:
@@ -31,7 +32,8 @@ def stft_basis(window: int) -> Float32:
     phase = 2 * np.pi * np.outer(np.arange(bins), np.arange(window)) / window
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     rows = np.concatenate([np.cos(phase), -np.sin(phase)]) * hann
-    return rows[:, None, :].astype(np.float32)
+    basis: Float32 = rows[:, None, :].astype(np.float32)
+    return basis
 
 
 def mel_filterbank(mels: int, bins: int, sampling_rate: int = 16000) -> Float32:

@@ -43,8 +43,13 @@ def gemma_config(text_config: dict[str, Any]) -> dict[str, Any]:
         "torch_dtype": "bfloat16",
         "text_config": text_config,
         "vision_config": {
-            "model_type": "siglip_vision_model", "hidden_size": VISION_WIDTH, "intermediate_size": VISION_WIDTH,
-            "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
+            "model_type": "siglip_vision_model",
+            "hidden_size": VISION_WIDTH,
+            "intermediate_size": VISION_WIDTH,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
             "vision_use_head": False,
         },
         "mm_tokens_per_image": 4,
@@ -69,7 +74,10 @@ def vision_shapes(hidden_size: int) -> dict[str, tuple[int, ...]]:
         "multi_modal_projector.mm_input_projection_weight": (width, hidden_size),
         "multi_modal_projector.mm_soft_emb_norm.weight": (width,),
     }
-    linears = [f"{layer}.self_attn.{p}_proj" for p in ("q", "k", "v", "out")] + [f"{layer}.mlp.fc1", f"{layer}.mlp.fc2"]
+    linears = [f"{layer}.self_attn.{p}_proj" for p in ("q", "k", "v", "out")] + [
+        f"{layer}.mlp.fc1",
+        f"{layer}.mlp.fc2",
+    ]
     for name in linears:
         shapes |= {f"{name}.weight": (width, width), f"{name}.bias": (width,)}
     for name in (f"{layer}.layer_norm1", f"{layer}.layer_norm2", f"{tower}.post_layernorm"):

@@ -35,8 +35,9 @@ from typing import Any
 
 from ltx_cache.key import Factor, Key
 from ltxbuild.components import COMPONENTS, ModelConfig, table_digest
-from ltxbuild.pipeline import ProgramSpec
 from ltxbuild.placement import Placement
+from ltxbuild.programs import MODULES
+from ltxbuild.programspec import ProgramSpec
 from ltxbuild.recipe import Recipe
 from ltxbuild.sources import source_digest
 
@@ -67,7 +68,7 @@ def program_key(
         "target": placement.target,
         "flags": placement.flags,
         "compiler": compiler_versions(placement.platform),
-        "sources": source_digest("ltxbuild.programs"),
+        "sources": source_digest("ltxbuild.lower", MODULES[spec.kind]),
     }
     return Key("program", tuple(Factor(name, value) for name, value in factors.items()))
 

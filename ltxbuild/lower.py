@@ -1,4 +1,4 @@
-"""Lowering: a traceable program, a placement and a parameter table become a StableHLO module with named inputs.
+"""Lowering: a traceable program, a mesh and a parameter table become StableHLO with named inputs.
 
 Weights come first, in table order, then the tensors of the plan: the executable's parameter order is the
 order of the records, and nothing has to be guessed when it is loaded without jax.
@@ -18,8 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltx_run.bundle import TensorInput, TensorSpec, WeightInput
 from ltxbuild.model.params import ParamTable, tree
+from ltxbuild.precision import storage_dtype
 from ltxbuild.profiles import device_count, partition
-from ltxbuild.sharder import storage_dtype
 
 STACK = "blocks"
 """Path segment of a parameter name below which layers are stacked."""
@@ -27,7 +27,7 @@ STACK = "blocks"
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor input of a program: name, shape, dtype, and whether its memory may be reused for a result."""
+    """One tensor input of a program; a donated one's memory may be reused for a result."""
 
     name: str
     shape: tuple[int, ...]
@@ -89,27 +89,31 @@ def lower(
     mesh = _mesh(mesh_shape)
     weights = _weight_inputs(table, rules, precision, unroll=unroll)
     tensors = [_tensor_input(t) for t in program.tensors]
-    inputs = (*weights, *tensors)
+    inputs: tuple[WeightInput | TensorInput, ...] = (*weights, *tensors)
 
     def flat(*arrays: Array) -> tuple[Array, ...]:
         params = _params(weights, arrays[: len(weights)])
         return program.function(params, *arrays[len(weights) :])
 
-    replicated = NamedSharding(mesh, PartitionSpec())
     jitted = jax.jit(
         flat,
-        in_shardings=tuple(NamedSharding(mesh, PartitionSpec(*i.spec)) for i in inputs),
-        out_shardings=replicated,
+        in_shardings=tuple(_sharding(mesh, i.spec) for i in inputs),
+        out_shardings=_sharding(mesh, ()),
         donate_argnums=tuple(n for n, i in enumerate(inputs) if isinstance(i, TensorInput) and i.donated),
         keep_unused=True,
     )
-    module = jitted.lower(*(jax.ShapeDtypeStruct(i.shape, i.dtype) for i in inputs))
+    abstract = [jax.ShapeDtypeStruct(i.shape, i.dtype) for i in inputs]  # type: ignore[no-untyped-call]
+    module = jitted.lower(*abstract)
     outputs = tuple(
         TensorSpec(name=name, shape=info.shape, dtype=info.dtype.name, spec=(None,) * len(info.shape))
         for name, info in zip(program.outputs, module.out_info, strict=True)
     )
     text = module.as_text()
     return Lowered(module, inputs, outputs, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _sharding(mesh: Mesh, spec: tuple[str | None, ...]) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(*spec))  # type: ignore[no-untyped-call]
 
 
 def _mesh(shape: Mapping[str, int]) -> Mesh:
@@ -153,4 +157,6 @@ def _params(weights: Sequence[WeightInput], arrays: Sequence[Array]) -> dict[str
             if weight.layer == len(layers):
                 layers.append({})
             layers[weight.layer][inner] = array
-    return tree({name: [tree(x) for x in leaf] if isinstance(leaf, list) else leaf for name, leaf in flat.items()})
+    return tree(
+        {name: [tree(x) for x in leaf] if isinstance(leaf, list) else leaf for name, leaf in flat.items()}
+    )

@@ -6,15 +6,16 @@ fall out of the plan. Programs are named by what they do and their geometry, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ltx_run import plan as steps
 from ltxbuild.components import ModelConfig
 from ltxbuild.errors import RecipeError
 from ltxbuild.model import schedule
+from ltxbuild.programspec import ProgramSpec
 from ltxbuild.recipe import Recipe, VariantSection
-from ltxbuild.tiling import tiles
+from ltxbuild.tiling import tile_shapes, tiles
 
 TEXT_LENGTH = 1024
 BOS, PAD = 2, 0
@@ -22,25 +23,6 @@ FRAME_STRIDE = 8
 PIXEL_STRIDE = 32
 AUDIO_STRIDE = 4
 """Mel frames per audio latent."""
-
-Geometry = tuple[tuple[str, int | float], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ProgramSpec:
-    """One program to build.
-
-    Attributes:
-        id: Name in the bundle: the kind and, where it depends on one, the geometry.
-        kind: What the program computes; `programs.py` has one builder per kind.
-        component: Weight set it reads, None for a program without parameters.
-        geometry: Named sizes.
-    """
-
-    id: str
-    kind: str
-    component: str | None
-    geometry: Geometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +89,7 @@ class _Drafter:
     steps: list[steps.Step] = field(default_factory=list)
     draws: int = 0
 
-    def need(self, kind: str, component: str | None, geometry: dict[str, int | float], suffix: str) -> str:
+    def need(self, kind: str, component: str | None, geometry: Mapping[str, int | float], suffix: str) -> str:
         name = f"{kind}.{suffix}" if suffix else kind
         self.programs[name] = ProgramSpec(name, kind, component, tuple(geometry.items()))
         return name
@@ -125,7 +107,9 @@ class _Drafter:
         """Prompt to the contexts of both modalities."""
         size = {"batch": 1, "length": TEXT_LENGTH}
         self.steps.append(
-            steps.Tokenize(inputs=("prompt",), outputs=("tokens", "mask"), length=TEXT_LENGTH, bos=BOS, pad=PAD)
+            steps.Tokenize(
+                inputs=("prompt",), outputs=("tokens", "mask"), length=TEXT_LENGTH, bos=BOS, pad=PAD
+            )
         )
         features = ("features.video", "features.audio")
         self.run(self.need("text_encoder", "text_encoder", size, ""), ("tokens", "mask"), features)
@@ -134,7 +118,12 @@ class _Drafter:
         return context
 
     def denoise(
-        self, stage: str, size: LatentSize, fps: float, context: tuple[str, str], start: tuple[str, str] | None
+        self,
+        stage: str,
+        size: LatentSize,
+        fps: float,
+        context: tuple[str, str],
+        start: tuple[str, str] | None,
     ) -> tuple[str, str]:
         """One denoising stage, from noise or from the latents of an earlier stage."""
         transformer = self.config.ltx.transformer
@@ -147,7 +136,11 @@ class _Drafter:
         )
         latents = (f"latent.{stage}.video", f"latent.{stage}.audio")
         geometry = {
-            "frames": size.frames, "height": size.height, "width": size.width, "audio": size.audio, "fps": fps,
+            "frames": size.frames,
+            "height": size.height,
+            "width": size.width,
+            "audio": size.audio,
+            "fps": fps,
             "length": TEXT_LENGTH,
         }
         suffix = f"{size.frames}x{size.height}x{size.width}a{size.audio}f{fps:g}"
@@ -156,16 +149,30 @@ class _Drafter:
         return latents
 
     def _fused(
-        self, geometry: dict[str, int | float], suffix: str, count: int, sigmas: str,
-        start: tuple[str, ...], noise: tuple[str, str], context: tuple[str, str], latents: tuple[str, str],
+        self,
+        geometry: Mapping[str, int | float],
+        suffix: str,
+        count: int,
+        sigmas: str,
+        start: tuple[str, ...],
+        noise: tuple[str, str],
+        context: tuple[str, str],
+        latents: tuple[str, str],
     ) -> None:
         kind = "denoise_from" if start else "denoise"
         program = self.need(kind, "transformer", {**geometry, "steps": count}, f"{suffix}s{count}")
         self.run(program, (*start, *noise, *context, sigmas), latents)
 
     def _stepwise(
-        self, geometry: dict[str, int | float], suffix: str, count: int, sigmas: str,
-        start: tuple[str, ...], noise: tuple[str, str], context: tuple[str, str], latents: tuple[str, str],
+        self,
+        geometry: Mapping[str, int | float],
+        suffix: str,
+        count: int,
+        sigmas: str,
+        start: tuple[str, ...],
+        noise: tuple[str, str],
+        context: tuple[str, str],
+        latents: tuple[str, str],
     ) -> None:
         state = noise
         if start:
@@ -191,14 +198,18 @@ class _Drafter:
         return "waveform"
 
     def decode_video(self, latent: str, size: LatentSize, variant: VariantSection) -> str:
-        def program(t: int, h: int, w: int) -> str:
+        cut = tiles(size.frames, size.height, size.width)
+        for t, h, w in tile_shapes(cut):
             geometry = {"frames": t, "height": h, "width": w}
-            return self.need("video_decoder", "video_decoder", geometry, f"{t}x{h}x{w}")
-
+            self.need("video_decoder", "video_decoder", geometry, f"{t}x{h}x{w}")
         self.steps.append(
             steps.DecodeTiles(
-                inputs=(latent,), outputs=("frames",), frames=variant.frames, height=variant.height,
-                width=variant.width, tiles=tiles(size.frames, size.height, size.width, program),
+                inputs=(latent,),
+                outputs=("frames",),
+                frames=variant.frames,
+                height=variant.height,
+                width=variant.width,
+                tiles=cut,
             )
         )
         return "frames"

@@ -8,10 +8,9 @@ from typing import Any
 from ltx_run.fingerprint import isa_features
 from ltxbuild.components import COMPONENTS, ModelConfig
 from ltxbuild.model.params import ParamTable
-from ltxbuild.pipeline import ProgramSpec
 from ltxbuild.profiles import PROFILES, check_divides, device_count, partition
+from ltxbuild.programspec import ProgramSpec
 from ltxbuild.recipe import Recipe
-
 
 DEFAULT_FLAGS: dict[str, dict[str, Any]] = {
     # Keep the official rounding: without this, fused bf16 operations stay in f32 between each other.

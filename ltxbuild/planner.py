@@ -10,15 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import convert
+
 from ltx_cache.key import Key
 from ltx_cache.store import Hit, Miss, Store
+from ltx_run.bundle import Program, WeightSet
 from ltxbuild.components import COMPONENTS, ModelConfig
 from ltxbuild.keys import program_key, weights_key
-from ltxbuild.pipeline import Blueprint, ProgramSpec, blueprint
+from ltxbuild.pipeline import Blueprint, blueprint
 from ltxbuild.placement import Placement, place
+from ltxbuild.precision import storage_dtype
 from ltxbuild.profiles import partition
+from ltxbuild.programspec import ProgramSpec
 from ltxbuild.recipe import Recipe
-from ltxbuild.sharder import storage_dtype
 
 SCORES_LIMIT = 1 << 30
 """Bytes of attention scores above which `attention: auto` goes through the queries in blocks."""
@@ -34,6 +38,11 @@ class PlannedProgram:
     key: Key
     found: Hit | Miss
 
+    @property
+    def record(self) -> Program | None:
+        """The program, if it is built."""
+        return convert(self.found.value, Program) if isinstance(self.found, Hit) else None
+
 
 @dataclass(frozen=True)
 class PlannedWeights:
@@ -44,6 +53,11 @@ class PlannedWeights:
     bytes_per_device: int
     key: Key | None
     found: Hit | Miss | None
+
+    @property
+    def record(self) -> WeightSet | None:
+        """The weight set, if it is sharded."""
+        return convert(self.found.value, WeightSet) if isinstance(self.found, Hit) else None
 
 
 @dataclass(frozen=True)
@@ -59,10 +73,13 @@ class BuildPlan:
     @property
     def complete(self) -> bool:
         """Whether nothing is left to build."""
-        return all(isinstance(item.found, Hit) for item in (*self.programs.values(), *self.weights.values()))
+        programs = all(isinstance(item.found, Hit) for item in self.programs.values())
+        return programs and all(isinstance(item.found, Hit) for item in self.weights.values())
 
 
-def plan_build(recipe: Recipe, config: ModelConfig, store: Store, files: Mapping[str, str] | None) -> BuildPlan:
+def plan_build(
+    recipe: Recipe, config: ModelConfig, store: Store, files: Mapping[str, str] | None
+) -> BuildPlan:
     """Plan a build.
 
     Args:
@@ -94,7 +111,12 @@ def _program(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, store: Stor
 
 
 def _weights(
-    name: str, placement: Placement, recipe: Recipe, config: ModelConfig, store: Store, files: Mapping[str, str] | None
+    name: str,
+    placement: Placement,
+    recipe: Recipe,
+    config: ModelConfig,
+    store: Store,
+    files: Mapping[str, str] | None,
 ) -> PlannedWeights:
     size = weight_bytes(name, placement, recipe, config)
     if files is None:
@@ -124,7 +146,11 @@ def choose_attention(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, pla
     if recipe.attention != "auto":
         return recipe.attention
     sizes: dict[str, Any] = dict(spec.geometry)
-    heads = config.gemma.num_attention_heads if spec.kind == "text_encoder" else config.ltx.transformer.num_attention_heads
+    heads = (
+        config.gemma.num_attention_heads
+        if spec.kind == "text_encoder"
+        else config.ltx.transformer.num_attention_heads
+    )
     if spec.component == "transformer":
         tokens = sizes["frames"] * sizes["height"] * sizes["width"]
         longest = tokens * max(tokens, sizes["length"])

@@ -1,4 +1,4 @@
-"""Sharding profiles: how logical axes of the weights map to mesh axes. Data only; adding one touches this file.
+"""Sharding profiles: how logical axes of the weights map to mesh axes. To add one, touch this file only.
 
 A profile names the mesh axes it uses and, for each logical axis of a parameter table, the mesh axis that
 splits it. Logical axes it doesn't name stay whole on every device.
@@ -90,7 +90,7 @@ def shard_slices(
     (slice(2, 4, None), slice(0, 6, None))
     """
     position = {}
-    for axis, size in reversed(mesh.items()):
+    for axis, size in reversed(tuple(mesh.items())):
         rank, position[axis] = divmod(rank, size)
     slices = []
     for length, axis in zip(shape, spec, strict=True):

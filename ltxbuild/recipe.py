@@ -34,7 +34,8 @@ class CheckpointSection(_Section):
     text_encoder: str | None = Field(None, description="Gemma-3 directory")
     upsampler: str | None = Field(None, description="latent upsampler (.safetensors), two-stage pipelines")
     config: Literal["ltx-2.3-22b", "ltx-2.3-tiny"] = Field(
-        "ltx-2.3-22b", description="model configuration to use with --programs-only, when there are no weights"
+        "ltx-2.3-22b",
+        description="model configuration to use with --programs-only, when there are no weights",
     )
 
 
@@ -42,7 +43,9 @@ class TargetSection(_Section):
     """What the programs run on."""
 
     platform: Platform
-    topology: str | None = Field(None, description="device topology for cross-compiling, e.g. v6e:2x4 or h200")
+    topology: str | None = Field(
+        None, description="device topology for cross-compiling, e.g. v6e:2x4 or h200"
+    )
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     profile: str = "single"
     isa: Literal["native", "sse4", "avx2", "avx512"] = Field(
@@ -95,7 +98,9 @@ class Recipe(_Section):
     target: TargetSection
     pipeline: Pipeline
     precision: Precision = "bfloat16"
-    loop: Literal["fused", "stepwise"] = Field("fused", description="denoising loop inside or outside the program")
+    loop: Literal["fused", "stepwise"] = Field(
+        "fused", description="denoising loop inside or outside the program"
+    )
     layers: Literal["scan", "unroll"] = "scan"
     attention: Literal["auto", "plain", "blocked"] = "auto"
     variants: Annotated[dict[str, VariantSection], Field(min_length=1)]
@@ -109,8 +114,8 @@ class Recipe(_Section):
                 for side in ("height", "width"):
                     if getattr(variant, side) % 64:
                         raise ValueError(
-                            f"variants.{name}.{side} is {getattr(variant, side)}; two-stage pipelines start at "
-                            "half resolution, so it must be a multiple of 64"
+                            f"variants.{name}.{side} is {getattr(variant, side)}; two-stage pipelines start "
+                            "at half resolution, so it must be a multiple of 64"
                         )
         return self
 
@@ -144,7 +149,8 @@ def load(path: Path) -> Recipe:
     except ValidationError as error:
         lines = [_explain(problem, data) for problem in error.errors()]
         raise RecipeError(
-            f"{path} is not a valid recipe:\n  " + "\n  ".join(lines), hint="ltxbuild recipe-schema"
+            f"{path} is not a valid recipe:\n  " + "\n  ".join(lines),
+            hint="all fields: ltxbuild recipe-schema",
         ) from None
 
 

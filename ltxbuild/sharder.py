@@ -13,20 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from ltx_cache.store import BlobRef, Store
+from ltx_cache.blobref import BlobRef
+from ltx_cache.store import Store
 from ltx_run.safetensors import ALIGNMENT, SafetensorsFile, header_bytes
 from ltxbuild.model.params import ParamSpec, ParamTable
+from ltxbuild.precision import DTYPES, storage_dtype
 from ltxbuild.profiles import device_count, partition, shard_slices
 
 Array = NDArray[Any]
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "float32": np.dtype(np.float32),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +47,6 @@ class ShardedWeights:
     ranks: tuple[BlobRef, ...]
 
 
-def storage_dtype(spec: ParamSpec, precision: str) -> np.dtype[Any]:
-    """Dtype a parameter is stored in."""
-    return DTYPES["float32"] if spec.storage == "float32" else DTYPES[precision]
-
-
 def shard_plans(
     table: ParamTable, rules: Mapping[str, str], mesh: Mapping[str, int], precision: str
 ) -> tuple[ShardPlan, tuple[ShardPlan, ...]]:
@@ -62,7 +54,8 @@ def shard_plans(
 
     Parameters whose bytes are a multiple of the alignment come first, so that all of those are aligned.
     """
-    whole, split = [], []
+    whole: list[ParamSpec] = []
+    split: list[ParamSpec] = []
     for spec in table:
         (split if any(partition(spec, rules)) else whole).append(spec)
 
@@ -115,7 +108,11 @@ def shard(
 
 
 def _write(
-    plans: tuple[ShardPlan, ...], sources: _Sources, precision: str, store: Store, progress: Callable[[int], None]
+    plans: tuple[ShardPlan, ...],
+    sources: _Sources,
+    precision: str,
+    store: Store,
+    progress: Callable[[int], None],
 ) -> tuple[BlobRef | None, ...]:
     """Write all files side by side, so that each checkpoint tensor is read once."""
     with ExitStack() as stack:
@@ -123,14 +120,14 @@ def _write(
         for writer, plan in zip(writers, plans, strict=True):
             writer.write(plan.header(precision))
         for index, (spec, _) in enumerate(plans[0].params):
-            for layer, whole in enumerate(sources.layers(spec, precision)):
+            for whole in sources.layers(spec, precision):
                 for writer, plan in zip(writers, plans, strict=True):
                     slices = plan.params[index][1]
                     part = np.ascontiguousarray(whole[slices[1:] if spec.stacked else slices])
-                    writer.write(memoryview(part.reshape(-1).view(np.uint8)))
+                    writer.write(part.reshape(-1).view(np.uint8).data)
                     progress(part.nbytes)
                 del whole, part
-            sources.release(spec, layer)
+            sources.release(spec)
         return tuple(writer.commit() for writer in writers)
 
 
@@ -152,9 +149,9 @@ class _Sources:
         for key in spec.sources:
             yield convert(self._file(key).view(key), spec, precision)
 
-    def release(self, spec: ParamSpec, layers: int) -> None:
+    def release(self, spec: ParamSpec) -> None:
         """Let the kernel drop the pages just read; the page cache keeps what it likes."""
-        for key in spec.sources[: layers + 1]:
+        for key in spec.sources:
             file = self._file(key)
             entry = file.header.entries[key]
             page = mmap.PAGESIZE

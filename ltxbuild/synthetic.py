@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.resources import files as package_files
@@ -70,7 +71,9 @@ def write_checkpoint(directory: Path, name: str = "ltx-2.3-tiny", seed: int = 0)
     metadata = {"config": json.dumps(data["ltx"]), "model_version": "2.3.0"}
     write_file(directory / MODEL_FILE, single, metadata, seed)
     write_file(directory / UPSAMPLER_FILE, upsampler, {"config": json.dumps(data["upsampler"])}, seed)
-    write_file(gemma / "model.safetensors", text | vision_shapes(config.gemma.hidden_size), {"format": "pt"}, seed)
+    write_file(
+        gemma / "model.safetensors", text | vision_shapes(config.gemma.hidden_size), {"format": "pt"}, seed
+    )
     for file, content in _gemma_files(data["gemma"]).items():
         (gemma / file).write_text(json.dumps(content, indent=1), encoding="utf-8")
     return directory / MODEL_FILE, gemma, directory / UPSAMPLER_FILE
@@ -104,13 +107,20 @@ def _gemma_files(text_config: dict[str, Any]) -> dict[str, Any]:
         "tokenizer.json": tokenizer_json(),
         "tokenizer_config.json": {
             "tokenizer_class": "GemmaTokenizerFast",
-            "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>",
+            "bos_token": "<bos>",
+            "eos_token": "<eos>",
+            "pad_token": "<pad>",
+            "unk_token": "<unk>",
             "extra_special_tokens": IMAGE_TOKENS,
         },
         "processor_config.json": {"processor_class": "Gemma3Processor"},
         "preprocessor_config.json": {
-            "image_processor_type": "Gemma3ImageProcessor", "processor_class": "Gemma3Processor",
-            "do_resize": True, "size": {"height": 28, "width": 28}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
+            "image_processor_type": "Gemma3ImageProcessor",
+            "processor_class": "Gemma3Processor",
+            "do_resize": True,
+            "size": {"height": 28, "width": 28},
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
         },
     }
 
@@ -146,7 +156,8 @@ def random_tensor(key: str, shape: tuple[int, ...], seed: int) -> NDArray[np.flo
     if "scale_shift_table" in key:
         return values * np.float32(0.3)
     if len(shape) > 1:
-        return values if last == "learnable_registers" else values / np.float32(max(1, np.prod(shape[1:])) ** 0.5)
+        fan_in = max(1, math.prod(shape[1:]))
+        return values if last == "learnable_registers" else values / np.float32(math.sqrt(fan_in))
     if last == "std-of-means" or (last == "weight" and key.endswith(("q_norm.weight", "k_norm.weight"))):
         return 1 + np.float32(0.1) * values
     if last == "weight" and "norm" in key and not key.startswith("language_model."):

@@ -67,8 +67,8 @@ def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
     from ltxbuild.components import COMPONENTS, ModelConfig
     from ltxbuild.lower import lower
     from ltxbuild.model.config import GemmaConfig, LtxConfig, UpsamplerConfig
-    from ltxbuild.pipeline import ProgramSpec
     from ltxbuild.programs import traceable
+    from ltxbuild.programspec import ProgramSpec
 
     configs = job["config"]
     config = ModelConfig(
@@ -101,7 +101,7 @@ def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
         ),
     )
     match store.lookup(key):
-        case Hit(value=compiled):
+        case Hit(value=dict(compiled)):
             reused = True
         case _:
             compiled, blob = _compile(lowered, job["flags"], store)

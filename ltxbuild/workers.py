@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from ltx_cache.store import Store
 from ltxbuild.errors import BuildFailed
 
 TAIL = 15
@@ -57,9 +58,9 @@ class _Worker:
 class WorkerPool:
     """Compile processes, started as jobs need them."""
 
-    def __init__(self, size: int, store_root: Path, environment: Mapping[str, str], logs: Path) -> None:
-        """Prepare a pool of at most `size` processes; logs of failed jobs are kept under `logs`."""
-        self._store_root, self._environment, self._logs = store_root, environment, logs
+    def __init__(self, size: int, store: Store, environment: Mapping[str, str]) -> None:
+        """Prepare a pool of at most `size` processes that put their results into `store`."""
+        self._store, self._environment = store, environment
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         for _ in range(size):
             self._idle.put(None)
@@ -95,14 +96,13 @@ class WorkerPool:
 
     def _start(self) -> _Worker:
         with tempfile.NamedTemporaryFile(dir=self._folder.name, suffix=".log", delete=False) as log:
-            worker = _Worker(self._store_root, self._environment, log)
+            worker = _Worker(self._store.root, self._environment, log)
         self._started.append(worker)
         return worker
 
     def _failure(self, name: str, error: str, log: Path, offset: int) -> BuildFailed:
         text = log.read_bytes()[offset:].decode(errors="replace")
-        kept = self._logs / f"{name}.log"
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept = self._store.log_path(name)
         kept.write_text(text, encoding="utf-8")
         tail = "\n    ".join(text.splitlines()[-TAIL:])
         return BuildFailed(f"{name} did not compile: {error}\n    {tail}", hint=f"the whole log: {kept}")

@@ -20,7 +20,7 @@ from ltxbuild.cli.options import json_option
 def list_command(as_json: bool) -> None:
     """List the bundles in the cache: name, digest, platform, variants, size."""
     store = Store(home())
-    found = {name: (ref, decode(store.open(ref).read_bytes())) for name, ref in store.refs().items()}
+    found = {r.name: (r.manifest, decode(store.open(r.manifest).read_bytes())) for r in store.refs()}
     if as_json:
         rows = {name: {"digest": ref.sha256, "bytes": _size(bundle)} for name, (ref, bundle) in found.items()}
         click.echo(json.dumps(rows, indent=2))
@@ -32,7 +32,11 @@ def list_command(as_json: bool) -> None:
     for name, (ref, bundle) in found.items():
         platforms = sorted({program.fingerprint.platform for program in bundle.programs.values()})
         table.add_row(
-            name, ref.sha256[:12], ", ".join(platforms), ", ".join(bundle.variants), human_bytes(_size(bundle))
+            name,
+            ref.sha256[:12],
+            ", ".join(platforms),
+            ", ".join(bundle.variants),
+            human_bytes(_size(bundle)),
         )
     data_console().print(table)
     if not found:
@@ -57,7 +61,8 @@ def show_command(ref: str, as_json: bool) -> None:
     console = data_console()
     console.print(f"[bold]{bundle.name}[/]  {blob.sha256}")
     for name, variant in bundle.variants.items():
-        console.print(f"  variant {name}: {variant.width}x{variant.height}, {variant.frames} frames at {variant.fps:g} fps")
+        size = f"{variant.width}x{variant.height}, {variant.frames} frames at {variant.fps:g} fps"
+        console.print(f"  variant {name}: {size}")
     console.print(_programs(bundle))
     console.print(_weights(bundle))
     for name, value in bundle.provenance.items():
@@ -72,9 +77,13 @@ def _programs(bundle: Bundle) -> Table:
         table.add_column(heading, justify="right")
     for name, program in bundle.programs.items():
         table.add_row(
-            name, f"{program.fingerprint.devices} {program.fingerprint.platform}", program.weights or "-",
-            human_bytes(program.executable.size), human_bytes(program.memory.arguments),
-            human_bytes(program.memory.temp), f"{program.flops / 1e9:.2f}",
+            name,
+            f"{program.fingerprint.devices} {program.fingerprint.platform}",
+            program.weights or "-",
+            human_bytes(program.executable.size),
+            human_bytes(program.memory.arguments),
+            human_bytes(program.memory.temp),
+            f"{program.flops / 1e9:.2f}",
         )
     return table
 

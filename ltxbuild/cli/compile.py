@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-from ltx_cache.store import Hit
 from ltx_run.console import hint, say
 from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
 from ltxbuild.cli.plan import show, summary
@@ -26,7 +25,11 @@ BUILT_TARGETS = ("cpu",)
 @click.option("--only", multiple=True, metavar="PROGRAM", help="Build only this program (repeatable).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option(
-    "-j", "--jobs", type=click.IntRange(1, 64), default=min(2, os.cpu_count() or 1), show_default=True,
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=min(2, os.cpu_count() or 1),
+    show_default=True,
     help="Compile processes.",
 )
 @json_option
@@ -41,7 +44,7 @@ def compile_command(
     jobs: int,
     as_json: bool,
 ) -> None:
-    """Build RECIPE: shard the weights, compile the programs, publish the bundle under the recipe's name.
+    r"""Build RECIPE: shard the weights, compile the programs, publish the bundle under the recipe's name.
 
     What the cache has already is taken from there; an interrupted build goes on where it stopped.
 
@@ -80,8 +83,8 @@ def _build(found: Planned, chosen: set[str], jobs: int) -> str | None:
     """Build what is missing and publish; returns the bundle's digest, None when it isn't whole."""
     plan = found.plan
     if plan.complete and not chosen:
-        programs = {name: item.found.value for name, item in plan.programs.items() if isinstance(item.found, Hit)}
-        weights = {name: item.found.value for name, item in plan.weights.items() if isinstance(item.found, Hit)}
+        programs = {name: item.record for name, item in plan.programs.items() if item.record}
+        weights = {name: item.record for name, item in plan.weights.items() if item.record}
     else:
         _refuse_unbuilt(plan)
         from ltxbuild.build import build
@@ -89,7 +92,7 @@ def _build(found: Planned, chosen: set[str], jobs: int) -> str | None:
 
         with BuildProgress() as progress:
             built = build(plan, found.checkpoint, found.store, progress, jobs=jobs, only=chosen)
-        programs, weights = dict(built.programs), dict(built.weights)
+        programs, weights = built.programs, built.weights
     if found.checkpoint is None or len(programs) < len(plan.programs) or len(weights) < len(plan.weights):
         return None
     from ltxbuild.bundler import publish

@@ -10,14 +10,32 @@ from ltx_run.console import guarded
 from ltxbuild import __version__
 
 COMMANDS = {
-    "compile": ("ltxbuild.cli.compile", "compile_command", "Build a recipe's bundle: shard weights, compile programs."),
-    "plan": ("ltxbuild.cli.plan", "plan_command", "Show what a build would do: hits, misses and bytes per device."),
-    "list": ("ltxbuild.cli.bundles", "list_command", "List the bundles in the cache."),
-    "show": ("ltxbuild.cli.bundles", "show_command", "Show one bundle: variants, programs, weights, provenance."),
-    "make-tiny-checkpoint": (
-        "ltxbuild.cli.tiny", "tiny_command", "Write a tiny random checkpoint in the official layout.",
+    "compile": (
+        "ltxbuild.cli.compile",
+        "compile_command",
+        "Build a recipe's bundle: shard weights, compile programs.",
     ),
-    "recipe-schema": ("ltxbuild.cli.bundles", "schema_command", "Print the JSON schema of recipes, for editors."),
+    "plan": (
+        "ltxbuild.cli.plan",
+        "plan_command",
+        "Show what a build would do: hits, misses and bytes per device.",
+    ),
+    "list": ("ltxbuild.cli.bundles", "list_command", "List the bundles in the cache."),
+    "show": (
+        "ltxbuild.cli.bundles",
+        "show_command",
+        "Show one bundle: variants, programs, weights, provenance.",
+    ),
+    "make-tiny-checkpoint": (
+        "ltxbuild.cli.tiny",
+        "tiny_command",
+        "Write a tiny random checkpoint in the official layout.",
+    ),
+    "recipe-schema": (
+        "ltxbuild.cli.bundles",
+        "schema_command",
+        "Print the JSON schema of recipes, for editors.",
+    ),
 }
 
 
@@ -42,7 +60,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ltxbuild")
 def cli() -> None:
-    """Build runnable LTX-2.3 bundles from recipes and checkpoints.
+    r"""Build runnable LTX-2.3 bundles from recipes and checkpoints.
 
     \b
     Examples:

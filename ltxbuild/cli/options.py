@@ -21,7 +21,9 @@ upsampler_option = click.option(
     "--upsampler", metavar="FILE", help="Latent upsampler, in place of the recipe's (path or hf://)."
 )
 programs_only_option = click.option(
-    "--programs-only", is_flag=True, help="Programs without weights; needs no checkpoint and publishes no bundle."
+    "--programs-only",
+    is_flag=True,
+    help="Programs without weights; needs no checkpoint and publishes no bundle.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 

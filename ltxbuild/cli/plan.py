@@ -13,7 +13,7 @@ from ltx_cache.store import Hit, Miss
 from ltx_run.console import data_console, human_bytes
 from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
 from ltxbuild.cli.planning import CheckpointOverrides, planned
-from ltxbuild.planner import BuildPlan
+from ltxbuild.planner import BuildPlan, PlannedProgram
 
 
 @click.command("plan")
@@ -28,7 +28,7 @@ def plan_command(
     programs_only: bool,
     as_json: bool,
 ) -> None:
-    """Show the programs and weight sets of RECIPE: hit or miss, and bytes per device. Nothing is built.
+    r"""Show the programs and weight sets of RECIPE: hit or miss, and bytes per device. Nothing is built.
 
     \b
     Examples:
@@ -63,7 +63,7 @@ def summary(plan: BuildPlan) -> dict[str, Any]:
                 "state": _state(item.found),
                 "key": item.key.digest,
                 "weight_bytes_per_device": _weight_bytes(plan, item.spec.component),
-                "temp_bytes_per_device": _temp_bytes(item.found),
+                "temp_bytes_per_device": _temp_bytes(item),
             }
             for name, item in plan.programs.items()
         },
@@ -86,10 +86,14 @@ def _programs_table(plan: BuildPlan) -> Table:
         table.add_column(heading, justify="right")
     for name, item in plan.programs.items():
         geometry = " ".join(f"{key}={value:g}" for key, value in item.spec.geometry)
-        temp = _temp_bytes(item.found)
+        temp = _temp_bytes(item)
         table.add_row(
-            name, geometry, _state(item.found), str(item.placement.devices),
-            human_bytes(_weight_bytes(plan, item.spec.component)), "-" if temp is None else human_bytes(temp),
+            name,
+            geometry,
+            _state(item.found),
+            str(item.placement.devices),
+            human_bytes(_weight_bytes(plan, item.spec.component)),
+            "-" if temp is None else human_bytes(temp),
         )
     return table
 
@@ -116,6 +120,6 @@ def _weight_bytes(plan: BuildPlan, component: str | None) -> int:
     return plan.weights[component].bytes_per_device if component else 0
 
 
-def _temp_bytes(found: Hit | Miss) -> int | None:
+def _temp_bytes(item: PlannedProgram) -> int | None:
     """Scratch memory, known from the compiler once the program is built."""
-    return int(found.value["memory"]["temp"]) if isinstance(found, Hit) else None
+    return item.record.memory.temp if item.record else None

@@ -1,0 +1,23 @@
+"""What programs of several parts share: a latent's shape, and the form of one tensor in, one out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jax import Array
+
+from ltxbuild.components import ModelConfig
+from ltxbuild.lower import Tensor, Traceable
+from ltxbuild.model.layers import Params
+
+
+def video_latent(size: dict[str, Any], config: ModelConfig, dtype: str) -> Tensor:
+    """The latent `[1, C, F, h, w]` of a video or of a tile."""
+    grid = (size["frames"], size["height"], size["width"])
+    return Tensor("latent", (1, config.ltx.vae.latent_channels, *grid), dtype)
+
+
+def one_to_one(function: Callable[[Params, Array], Array], tensor: Tensor, output: str) -> Traceable:
+    """A program with one tensor in and one out."""
+    return Traceable(lambda params, array: (function(params, array),), (tensor,), (output,))

@@ -1,0 +1,32 @@
+"""Programs of the text path."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ltxbuild.components import ModelConfig
+from ltxbuild.lower import Tensor, Traceable
+from ltxbuild.model import connector, gemma
+from ltxbuild.model.layers import AttentionKind
+
+
+def text_encoder(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
+    """Token ids and mask `[B, S]` to features of both modalities."""
+    shape = (size["batch"], size["length"])
+    encode = partial(gemma.encode, config=config.gemma, kind=kind)
+    tensors = (Tensor("tokens", shape, "int32"), Tensor("mask", shape, "bool"))
+    return Traceable(encode, tensors, ("features.video", "features.audio"))
+
+
+def connectors(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
+    """Features to the contexts that the transformer attends to."""
+    shape = (size["batch"], size["length"])
+    transformer = config.ltx.transformer
+    tensors = (
+        Tensor("features.video", (*shape, transformer.video_dim), dtype),
+        Tensor("features.audio", (*shape, transformer.audio_dim), dtype),
+        Tensor("mask", shape, "bool"),
+    )
+    connect = partial(connector.connect, config=transformer, kind=kind)
+    return Traceable(connect, tensors, ("context.video", "context.audio"))

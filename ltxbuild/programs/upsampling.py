@@ -1,0 +1,18 @@
+"""Program of the latent upsampler."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ltxbuild.components import ModelConfig
+from ltxbuild.lower import Traceable
+from ltxbuild.model import upsampler as model
+from ltxbuild.programs.shapes import one_to_one, video_latent
+
+
+def upsampler(size: dict[str, Any], config: ModelConfig, dtype: str, kind: str) -> Traceable:
+    """Latent `[1, C, F, h, w]` to `[1, C, F, 2h, 2w]`."""
+    assert config.upsampler is not None
+    upsample = partial(model.upsample, config=config.upsampler)
+    return one_to_one(upsample, video_latent(size, config, dtype), "upscaled")
