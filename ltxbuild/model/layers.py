@@ -51,6 +51,19 @@ def layer_norm(x: Array, eps: float = 1e-6) -> Array:
     return (centred * lax.rsqrt(variance + eps)).astype(x.dtype)
 
 
+def pixel_norm(x: Array, eps: float) -> Array:
+    """`x / sqrt(mean(x^2) + eps)` over the last axis, the channels of a VAE.
+
+    A chain of elementwise operations in the official code, so each one rounds; only the mean accumulates
+    in f32.
+    """
+    # XLA:CPU takes a reduction and the casts before it into one fusion that ignores the rounding of a cast.
+    info = jnp.finfo(x.dtype)
+    square = lax.reduce_precision(jnp.square(x.astype(jnp.float32)), info.nexp, info.nmant)
+    mean = jnp.mean(square, axis=-1, keepdims=True).astype(x.dtype)
+    return x / jnp.sqrt(mean + jnp.asarray(eps, x.dtype))
+
+
 def gelu_tanh(x: Array) -> Array:
     """GELU, tanh approximation; f32 inside, one cast at the end."""
     return jax.nn.gelu(x.astype(jnp.float32), approximate=True).astype(x.dtype)
@@ -91,10 +104,10 @@ def _attend(q: Array, k: Array, v: Array, mask: Array | None, scale: float) -> A
         scores = jnp.where(mask[:, None], scores, -jnp.inf)
     peak = jnp.max(scores, axis=-1, keepdims=True)
     weights = jnp.exp(scores - jnp.where(jnp.isfinite(peak), peak, 0.0))
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    weights = weights / jnp.where(total > 0, total, 1.0)
+    total = jnp.moveaxis(jnp.sum(weights, axis=-1), 1, 2)[..., None]
     out = jnp.einsum("bhts,bshd->bthd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    return out.astype(q.dtype)
+    # Divided after the product, as flash attention does: [T, D] divisions and not [T, S], and less rounding.
+    return (out / jnp.where(total > 0, total, 1.0)).astype(q.dtype)
 
 
 def _attend_blocked(q: Array, k: Array, v: Array, mask: Array | None, scale: float) -> Array:

@@ -39,15 +39,18 @@ def shifted(steps: int, tokens: int = MAX_TOKENS) -> tuple[float, ...]:
     growth = np.float32(math.exp(tokens * slope + (BASE_SHIFT - slope * BASE_TOKENS)))
     one = np.float32(1)
     even = _evenly_spaced(steps)[:-1]
-    complement = one - growth / (growth + (one / even - one))
+    # A reciprocal and a product, not a quotient: that is how the authors' scheduler rounds.
+    complement = one - one / (growth + (one / even - one)) * growth
     stretched = one - complement / (complement[-1] / np.float32(1 - TERMINAL))
     return (*(float(sigma) for sigma in stretched), 0.0)
 
 
 def _evenly_spaced(steps: int) -> NDArray[np.float32]:
-    """From 1 to 0 in f32, the upper half counted from 1 and the lower half from 0."""
-    step = np.float32(-1) / np.float32(steps)
+    """From 1 to 0 in f32, the upper half counted from 1 and the lower half from 0.
+
+    The step is rounded to f32; product and sum are rounded together, as a fused multiply-add does.
+    """
+    step = float(np.float32(1) / np.float32(steps))
     index = np.arange(steps + 1)
-    from_start = np.float32(1) + step * index.astype(np.float32)
-    from_end = -step * (steps - index).astype(np.float32)
-    return np.where(index < (steps + 1) // 2, from_start, from_end).astype(np.float32)
+    spaced = np.where(index < (steps + 1) // 2, 1 - step * index, step * (steps - index))
+    return spaced.astype(np.float32)
