@@ -199,9 +199,9 @@ class _Drafter:
 
     def decode_video(self, latent: str, size: LatentSize, variant: VariantSection) -> str:
         cut = tiles(size.frames, size.height, size.width)
-        for t, h, w in tile_shapes(cut):
+        for name, (t, h, w) in tile_shapes(cut).items():
             geometry = {"frames": t, "height": h, "width": w}
-            self.need("video_decoder", "video_decoder", geometry, f"{t}x{h}x{w}")
+            self.programs[name] = ProgramSpec(name, "video_decoder", "video_decoder", tuple(geometry.items()))
         self.steps.append(
             steps.DecodeTiles(
                 inputs=(latent,),

@@ -93,9 +93,9 @@ def shard_slices(
     for axis, size in reversed(tuple(mesh.items())):
         rank, position[axis] = divmod(rank, size)
     slices = []
-    for length, axis in zip(shape, spec, strict=True):
-        step = length // mesh[axis] if axis else length
-        start = step * position[axis] if axis else 0
+    for length, split in zip(shape, spec, strict=True):
+        step = length // mesh[split] if split else length
+        start = step * position[split] if split else 0
         slices.append(slice(start, start + step))
     return tuple(slices)
 

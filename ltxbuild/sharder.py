@@ -126,8 +126,6 @@ def _write(
                     part = np.ascontiguousarray(whole[slices[1:] if spec.stacked else slices])
                     writer.write(part.reshape(-1).view(np.uint8).data)
                     progress(part.nbytes)
-                del whole, part
-            sources.release(spec)
         return tuple(writer.commit() for writer in writers)
 
 
@@ -148,15 +146,14 @@ class _Sources:
         """A parameter piece by piece: each layer of a stacked one, or the whole."""
         for key in spec.sources:
             yield convert(self._file(key).view(key), spec, precision)
+            self._release(key)
 
-    def release(self, spec: ParamSpec) -> None:
-        """Let the kernel drop the pages just read; the page cache keeps what it likes."""
-        for key in spec.sources:
-            file = self._file(key)
-            entry = file.header.entries[key]
-            page = mmap.PAGESIZE
-            start = entry.start // page * page
-            file.map.madvise(mmap.MADV_DONTNEED, start, entry.stop - start)
+    def _release(self, key: str) -> None:
+        """Give back the mapped pages of a tensor; what the kernel caches is its own affair."""
+        file = self._file(key)
+        entry = file.header.entries[key]
+        start = entry.start // mmap.PAGESIZE * mmap.PAGESIZE
+        file.map.madvise(mmap.MADV_DONTNEED, start, entry.stop - start)
 
 
 def convert(tensor: Array, spec: ParamSpec, precision: str) -> Array:

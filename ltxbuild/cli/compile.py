@@ -12,9 +12,10 @@ import click
 from ltx_run.console import hint, say
 from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
 from ltxbuild.cli.plan import show, summary
-from ltxbuild.cli.planning import CheckpointOverrides, Planned, planned
+from ltxbuild.cli.planning import CheckpointOverrides, Planned, planned, read_recipe
 from ltxbuild.errors import TargetNotBuilt, UnknownProgram
 from ltxbuild.planner import BuildPlan
+from ltxbuild.recipe import Recipe
 
 BUILT_TARGETS = ("cpu",)
 
@@ -55,8 +56,10 @@ def compile_command(
       ltxbuild compile recipes/cpu_tiny.yaml --checkpoint model.safetensors --text-encoder gemma/
     """
     started = time.monotonic()
-    overrides = CheckpointOverrides(checkpoint, text_encoder, upsampler)
-    found = planned(recipe, overrides, programs_only=programs_only)
+    read = read_recipe(recipe, CheckpointOverrides(checkpoint, text_encoder, upsampler))
+    if not dry_run:
+        _refuse_unbuilt(read)
+    found = planned(read, programs_only=programs_only)
     chosen = _chosen(found.plan, only)
     if dry_run:
         show(found.plan, as_json=as_json)
@@ -86,7 +89,6 @@ def _build(found: Planned, chosen: set[str], jobs: int) -> str | None:
         programs = {name: item.record for name, item in plan.programs.items() if item.record}
         weights = {name: item.record for name, item in plan.weights.items() if item.record}
     else:
-        _refuse_unbuilt(plan)
         from ltxbuild.build import build
         from ltxbuild.cli.progress import BuildProgress
 
@@ -101,11 +103,12 @@ def _build(found: Planned, chosen: set[str], jobs: int) -> str | None:
     return publish(plan, programs, weights, tokenizer, found.files, found.store).sha256
 
 
-def _refuse_unbuilt(plan: BuildPlan) -> None:
-    platforms = sorted({item.placement.platform for item in plan.programs.values()} - set(BUILT_TARGETS))
+def _refuse_unbuilt(recipe: Recipe) -> None:
+    overrides = {section.platform for section in recipe.programs.values() if section.platform}
+    platforms = sorted({recipe.target.platform, *overrides} - set(BUILT_TARGETS))
     if platforms:
         raise TargetNotBuilt(
-            f"recipe {plan.recipe.name} is valid, but this version cannot compile for "
+            f"recipe {recipe.name} is valid, but this version cannot compile for "
             f"{', '.join(platforms)} yet (it can for {', '.join(BUILT_TARGETS)})",
             hint="look at what it would need: ltxbuild plan RECIPE --programs-only",
         )

@@ -12,7 +12,7 @@ from rich.table import Table
 from ltx_cache.store import Hit, Miss
 from ltx_run.console import data_console, human_bytes
 from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
-from ltxbuild.cli.planning import CheckpointOverrides, planned
+from ltxbuild.cli.planning import CheckpointOverrides, planned, read_recipe
 from ltxbuild.planner import BuildPlan, PlannedProgram
 
 
@@ -36,7 +36,7 @@ def plan_command(
       ltxbuild plan recipes/v6e8_two_stage.yaml --programs-only --json
     """
     overrides = CheckpointOverrides(checkpoint, text_encoder, upsampler)
-    show(planned(recipe, overrides, programs_only=programs_only).plan, as_json=as_json)
+    show(planned(read_recipe(recipe, overrides), programs_only=programs_only).plan, as_json=as_json)
 
 
 def show(plan: BuildPlan, *, as_json: bool) -> None:

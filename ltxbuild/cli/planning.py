@@ -34,13 +34,25 @@ class Planned:
     files: dict[str, str]
 
 
-def planned(recipe_path: Path, overrides: CheckpointOverrides, *, programs_only: bool) -> Planned:
-    """Read recipe and checkpoint headers, and look everything up.
+def read_recipe(path: Path, overrides: CheckpointOverrides) -> Recipe:
+    """Read a recipe and lay the command line's checkpoint over it.
+
+    Raises:
+        RecipeError: The recipe can't be used.
+    """
+    recipe = load(path)
+    given = {name: value for name, value in vars(overrides).items() if value is not None}
+    if not given:
+        return recipe
+    return recipe.model_copy(update={"checkpoint": recipe.checkpoint.model_copy(update=given)})
+
+
+def planned(recipe: Recipe, *, programs_only: bool) -> Planned:
+    """Read checkpoint headers, and look everything up.
 
     Raises:
         LtxError: The recipe, the checkpoint or the store can't be used.
     """
-    recipe = _overridden(load(recipe_path), overrides)
     store = Store(home())
     if programs_only:
         return Planned(plan_build(recipe, _shipped(recipe), store, None), store, None, {})
@@ -57,13 +69,6 @@ def needs_upsampler(recipe: Recipe) -> bool:
 
 def _shipped(recipe: Recipe) -> ModelConfig:
     return shipped_config(recipe.checkpoint.config)
-
-
-def _overridden(recipe: Recipe, overrides: CheckpointOverrides) -> Recipe:
-    given = {name: value for name, value in vars(overrides).items() if value is not None}
-    if not given:
-        return recipe
-    return recipe.model_copy(update={"checkpoint": recipe.checkpoint.model_copy(update=given)})
 
 
 def file_digests(checkpoint: Checkpoint, store: Store) -> dict[str, str]:

@@ -43,7 +43,10 @@ def test_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        (MINIMAL.replace("platform:", "platfrom:"), ["target.platfrom", "did you mean 'platform'?", "topology"]),
+        (
+            MINIMAL.replace("platform:", "platfrom:"),
+            ["target.platfrom", "did you mean 'platform'?", "topology"],
+        ),
         (MINIMAL.replace("cpu", "gpu"), ["target.platform", "'cpu', 'cuda', 'tpu' or 'neuron'", "'gpu'"]),
         (MINIMAL.replace("height: 64", "height: 65"), ["variants.default.height", "multiple of 32", "65"]),
         (MINIMAL.replace("frames: 9", "frames: 12"), ["variants.default.frames", "8k+1", "9 and 17", "12"]),

@@ -1,0 +1,63 @@
+"""The digest of the sources that reach a program."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import ltxbuild
+from ltxbuild.programs import MODULES
+from ltxbuild.sources import reached_modules, source_digest
+
+PACKAGE = Path(ltxbuild.__file__).parent
+DIGEST = "import sys; from ltxbuild.sources import source_digest; print(source_digest(*sys.argv[1:]))"
+
+
+def digest_of_copy(folder: Path, edit: dict[str, tuple[str, str]], *modules: str) -> str:
+    """Digest computed in another process, install path and working directory, after editing files."""
+    target = folder / "copy"
+    shutil.copytree(PACKAGE, target / "ltxbuild", dirs_exist_ok=True)
+    for name, (old, new) in edit.items():
+        path = target / "ltxbuild" / name
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", DIGEST, *modules],
+        cwd=target,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(target), "PYTHONHASHSEED": "7"},
+    )
+    return done.stdout.strip()
+
+
+def test_the_digest_does_not_depend_on_place_or_process(tmp_path: Path) -> None:
+    """A copy elsewhere, with another hash seed, gives the same digest."""
+    module = MODULES["denoise"]
+    assert digest_of_copy(tmp_path, {}, module) == source_digest(module)
+
+
+def test_comments_do_not_count(tmp_path: Path) -> None:
+    """A comment changes no digest."""
+    edit = {"model/layers.py": ("import jax\n", "# a word\nimport jax\n")}
+    assert digest_of_copy(tmp_path, edit, MODULES["denoise"]) == source_digest(MODULES["denoise"])
+
+
+def test_code_counts_where_it_reaches(tmp_path: Path) -> None:
+    """Editing the transformer's block changes the denoising programs and leaves the vocoder alone."""
+    edit = {"model/block.py": ("CROSS_ROWS = 9, 2, 5", "CROSS_ROWS = 9, 2, 2 + 3")}
+    assert digest_of_copy(tmp_path, edit, MODULES["denoise"]) != source_digest(MODULES["denoise"])
+    assert digest_of_copy(tmp_path, edit, MODULES["vocoder"]) == source_digest(MODULES["vocoder"])
+
+
+def test_a_program_reaches_its_model_and_no_command_line() -> None:
+    """The graph follows imports down to the layers, and stays away from planning and commands."""
+    reached = reached_modules(MODULES["denoise"])
+    assert "ltxbuild.model.layers" in reached
+    assert not [
+        name for name in reached if name.startswith(("ltxbuild.cli", "ltxbuild.recipe", "ltxbuild.build"))
+    ]
