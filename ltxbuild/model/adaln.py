@@ -51,12 +51,13 @@ def uniform(sigma: Array) -> Timesteps:
 def table(name: str, key: str, dim: int, rows: int) -> ParamTable:
     """Parameters of one network that turns a timestep into `rows` vectors of width `dim`.
 
-    Its middle is split like a feed-forward's, since together these networks hold a billion bytes.
+    Every device holds them whole: split by width, the compiler carries the split on into the token stream
+    and gathers all tokens before every projection.
     """
     return (
         *linear(f"{name}.linear_1", f"{key}.emb.timestep_embedder.linear_1", dim, CHANNELS),
-        *linear(f"{name}.linear_2", f"{key}.emb.timestep_embedder.linear_2", dim, dim, ("mlp", None)),
-        *linear(f"{name}.rows", f"{key}.linear", rows * dim, dim, (None, "mlp")),
+        *linear(f"{name}.linear_2", f"{key}.emb.timestep_embedder.linear_2", dim, dim),
+        *linear(f"{name}.rows", f"{key}.linear", rows * dim, dim),
     )
 
 
