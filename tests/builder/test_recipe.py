@@ -87,7 +87,7 @@ def test_a_missing_recipe_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_extends_lays_one_recipe_over_another(tmp_path: Path) -> None:
-    """Sections merge field by field; variants are replaced as a whole; paths stay with the file that names them."""
+    """Sections merge field by field, variants are replaced; paths stay with the file that names them."""
     (tmp_path / "sub").mkdir()
     write(tmp_path, MINIMAL + "checkpoint: {model: w/model.safetensors}\n")
     child = write(

@@ -54,7 +54,7 @@ def run(files: dict[str, Path], folder: Path, precision: str, mesh: dict[str, in
 
 
 def test_each_rank_gets_its_slices(tmp_path: Path, source: tuple[dict, dict]) -> None:
-    """Row- and column-parallel stacks are cut along the right axis; whole tensors are in the shared file only."""
+    """Stacks are cut along the right axis; whole tensors are in the shared file only."""
     tensors, files = source
     shared, *ranks = run(files, tmp_path, "float32", MESH)
     assert sorted(load_file(shared)) == ["blocks.down.bias", "filter", "norm"]
@@ -74,7 +74,7 @@ def test_each_rank_gets_its_slices(tmp_path: Path, source: tuple[dict, dict]) ->
 
 
 def test_layout_and_widening(tmp_path: Path, source: tuple[dict, dict]) -> None:
-    """A layout is a view and a permutation; `float32` storage holds values rounded to the recipe's precision."""
+    """A layout is a view and a permutation; `float32` storage holds values rounded to bf16 first."""
     tensors, files = source
     (shared,) = run(files, tmp_path, "bfloat16", {})
     raw, header = shared.read_bytes(), read_header(shared)
@@ -116,10 +116,13 @@ from pathlib import Path
 from ltx_cache.store import Store
 from ltxbuild.model.params import linear, prefixed, stack
 from ltxbuild.sharder import shard
-table = prefixed("blocks", stack(linear("up", f"l{i}", 4096, 8192, ("mlp", None), bias=False) for i in range(32)))
-files = {spec_key: Path(sys.argv[1]) for spec in table for spec_key in spec.sources}
-result = shard(table, files, {"mlp": "tp"}, {"tp": 4}, "bfloat16", Store(Path(sys.argv[2])), lambda amount: None)
-print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "bytes": sum(b.size for b in result.ranks)}))
+layers = (linear("up", f"l{i}", 4096, 8192, ("mlp", None), bias=False) for i in range(32))
+table = prefixed("blocks", stack(layers))
+files = {key: Path(sys.argv[1]) for spec in table for key in spec.sources}
+store = Store(Path(sys.argv[2]))
+result = shard(table, files, {"mlp": "tp"}, {"tp": 4}, "bfloat16", store, lambda amount: None)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"peak": peak, "bytes": sum(blob.size for blob in result.ranks)}))
 """
 
 
