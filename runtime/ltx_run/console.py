@@ -42,7 +42,10 @@ def guarded(command: Callable[[], object]) -> None:
         _complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), None)
         code = 1
     except Exception as error:  # a bug: say so in one line, never with a traceback
-        _complain(f"internal error: {type(error).__name__}: {error}", f"please report it with the output of {DEBUG_VARIABLE}=1")
+        _complain(
+            f"internal error: {type(error).__name__}: {error}",
+            f"please report it with the output of {DEBUG_VARIABLE}=1",
+        )
         code = 1
     else:
         code = 0

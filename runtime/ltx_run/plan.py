@@ -16,14 +16,21 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 
-class _Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="step", rename={
-    "inputs": "in", "outputs": "out",
-}):
+class _Step(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    tag_field="step",
+    rename={
+        "inputs": "in",
+        "outputs": "out",
+    },
+):
     """Fields `inputs` and `outputs` name tensors; on the wire they are `in` and `out`."""
 
 
 class Tokenize(_Step, tag="tokenize", frozen=True):
-    """Prompt text to token ids int32 `[1, length]` and validity mask bool `[1, length]`, padded on the left."""
+    """Prompt to token ids int32 `[1, length]` and validity mask bool `[1, length]`, padded on the left."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -33,7 +40,7 @@ class Tokenize(_Step, tag="tokenize", frozen=True):
 
 
 class Noise(_Step, tag="noise", frozen=True):
-    """Standard normal noise from the counter-based generator; `draw` numbers the independent streams of a seed."""
+    """Standard normal noise, counter-based; `draw` numbers the independent streams of a seed."""
 
     outputs: tuple[str, ...]
     shape: tuple[int, ...]
@@ -102,7 +109,7 @@ class Tile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DecodeTiles(_Step, tag="decode_tiles", frozen=True):
-    """Decode a latent `[1, C, F, h, w]` tile by tile and blend: a stream of frames `[*, H, W, 3]`, finished in order.
+    """Decode a latent `[1, C, F, h, w]` tile by tile and blend: a stream of frames `[*, H, W, 3]`, in order.
 
     Each program takes `[1, C, t, h, w]` and returns `[frames, H, W, 3]` in [0, 1].
     """

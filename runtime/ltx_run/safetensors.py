@@ -102,12 +102,15 @@ def _entry(path: Path, name: str, info: Any, base: int) -> Entry:
     expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if min(shape, default=0) < 0 or start < base or stop - start != expected:
         raise SafetensorsError(
-            f"{path}: tensor {name} of shape {list(shape)} needs {expected} bytes, its range holds {stop - start}"
+            f"{path}: tensor {name} of shape {list(shape)} needs {expected} bytes, "
+            f"its range holds {stop - start}"
         )
     return Entry(dtype, shape, start, stop)
 
 
-def header_bytes(tensors: Iterable[tuple[str, np.dtype[Any], tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+def header_bytes(
+    tensors: Iterable[tuple[str, np.dtype[Any], tuple[int, ...]]], metadata: Mapping[str, str]
+) -> bytes:
     """The file's first bytes for tensors written in the given order, padded so that data starts aligned.
 
     Order tensors whose byte length is a multiple of 64 first, so that they are aligned too.

@@ -1,0 +1,76 @@
+"""Blending decoded tiles into finished frames, in the memory of one temporal tile.
+
+A tile's weight is one, except on its ramps. Spatial ramps are the inner points of `linspace(0, 1, r + 2)`. In
+time the rising ramp is `linspace(0, 1, r + 1)[:-1]` (a tile's first frame, decoded from a cell of another
+kind, counts nothing) and the falling one the inner points of `linspace(1, 0, r + 2)`. Weights of overlapping
+tiles sum to one, so sums are frames: nothing is divided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltx_run.flow import temporal_groups
+from ltx_run.plan import Tile
+
+Frames = NDArray[np.float32]
+Decode = Callable[[Tile], NDArray[Any]]
+
+
+def rising(axis: int, length: int) -> NDArray[np.float32]:
+    """Rising ramp along an axis (0 is time)."""
+    points = np.linspace(0, 1, length + 1)[:-1] if axis == 0 else np.linspace(0, 1, length + 2)[1:-1]
+    return points.astype(np.float32)
+
+
+def falling(length: int) -> NDArray[np.float32]:
+    """Falling ramp along any axis."""
+    return np.linspace(1, 0, length + 2)[1:-1].astype(np.float32)
+
+
+def apply_ramps(values: Frames, ramps: Sequence[tuple[int, int]]) -> None:
+    """Weigh decoded values `[F, H, W, 3]` in place; what is on no ramp isn't touched."""
+    for axis, (rise, fall) in enumerate(ramps):
+        along = np.moveaxis(values, axis, -1)
+        if rise:
+            along[..., :rise] *= rising(axis, rise)
+        if fall:
+            along[..., along.shape[-1] - fall :] *= falling(fall)
+
+
+def blend(tiles: Sequence[Tile], height: int, width: int, decode: Decode) -> Iterator[Frames]:
+    """Finished frames in order, as chunks f32 `[*, H, W, 3]` that stay valid until the next one is asked for.
+
+    Args:
+        tiles: In the order of time.
+        height: Of the video.
+        width: Of the video.
+        decode: Gives a tile's values `[f, h, w, 3]` in [0, 1]; its result is not changed.
+    """
+    groups = temporal_groups(tiles)
+    longest = max(group[0].out_stop[0] - group[0].out_start[0] for group in groups)
+    buffer = np.zeros((longest, height, width, 3), np.float32)
+    for index, group in enumerate(groups):
+        start, stop = group[0].out_start[0], group[0].out_stop[0]
+        for tile in group:
+            _add(buffer[: stop - start], tile, decode(tile))
+        following = groups[index + 1][0].out_start[0] if index + 1 < len(groups) else stop
+        yield buffer[: following - start]
+        _shift(buffer, following - start, stop - following)
+
+
+def _shift(buffer: Frames, finished: int, unfinished: int) -> None:
+    """Move unfinished frames to the front and clear the others."""
+    buffer[:unfinished] = buffer[finished : finished + unfinished].copy()
+    buffer[unfinished:] = 0
+
+
+def _add(frames: Frames, tile: Tile, decoded: NDArray[Any]) -> None:
+    values = decoded.astype(np.float32)
+    apply_ramps(values, tile.ramps)
+    (top, left), (bottom, right) = tile.out_start[1:], tile.out_stop[1:]
+    frames[:, top:bottom, left:right] += values

@@ -1,0 +1,166 @@
+"""`ltx-run`: the command. Only click is imported before it is clear that something will run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ltx_cache.errors import LtxError
+from ltx_run import __version__
+from ltx_run.console import INTERRUPTED, guarded, say
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from ltx_run.job import Request
+    from ltx_run.report import Report
+
+DEFAULT_SEED = 10
+
+
+def _bundle_names(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Names in the cache, for the shell."""
+    from click.shell_completion import CompletionItem
+
+    from ltx_cache.home import home
+    from ltx_cache.store import Store
+
+    return [CompletionItem(ref.name) for ref in Store(home()).refs() if ref.name.startswith(typed)]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("bundle", shell_complete=_bundle_names)
+@click.option("-p", "--prompt", metavar="TEXT", help="What the video shows and sounds like.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="An .mp4 file; an existing one is replaced when the new one is complete.",
+)
+@click.option(
+    "--variant",
+    metavar="NAME",
+    help="Size and length, from the recipe.  [default: the only one, or 'default']",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**64 - 1),
+    default=DEFAULT_SEED,
+    show_default=True,
+    metavar="N",
+    help="Seed of the noise: the same numbers on every platform.",
+)
+@click.option(
+    "--tensors-in",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Safetensors file of plan tensors to take instead of computing them.",
+)
+@click.option(
+    "--tensors-out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Save contexts, latents, frames and waveform to this safetensors file.",
+)
+@click.option("--offline", is_flag=True, help="Refuse every network connection.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Print the compiler's figures, and tracebacks of internal errors."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")
+@click.version_option(__version__, prog_name="ltx-run")
+def cli(
+    bundle: str,
+    prompt: str | None,
+    output: Path,
+    variant: str | None,
+    seed: int,
+    tensors_in: Path | None,
+    tensors_out: Path | None,
+    offline: bool,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Generate a video with sound from BUNDLE: a name in the cache (see `ltxbuild list`) or a directory.
+
+    Nothing is compiled. Everything that can be checked is checked before the first program is loaded.
+
+    \b
+    Examples:
+      ltx-run cpu-tiny --prompt "a red ball rolls to the left" -o ball.mp4
+      ltx-run cpu-tiny --prompt "rain on a tin roof" -o rain.mp4 --variant wide --seed 7
+      ltx-run cpu-tiny --prompt "rain" -o rain.mp4 --tensors-out rain.safetensors --json
+
+    Exit codes: 0 done, 1 failed, 2 wrong input, 3 a needed device or tool is missing, 130 interrupted.
+    """  # noqa: D301
+    from ltx_run.job import Request
+
+    if offline:
+        _refuse_connections()
+    request = Request(prompt, output, seed, variant, tensors_in, tensors_out)
+    try:
+        report = _run(bundle, request, quiet=quiet)
+        _tell(report, quiet=quiet, verbose=verbose, as_json=as_json)
+    except KeyboardInterrupt:
+        say(f"interrupted: {output} was not written")
+        sys.stderr.flush()
+        # A program may still be executing, and leaving in order would wait for its end.
+        os._exit(INTERRUPTED)
+    except LtxError:
+        raise
+    except Exception:
+        if verbose:
+            traceback.print_exc()
+        raise
+
+
+def _run(bundle: str, request: Request, *, quiet: bool) -> Report:
+    from ltx_run.job import check_request, prepare
+    from ltx_run.lookup import find
+    from ltx_run.progress import Bars, Silence
+
+    check_request(request)
+    job = prepare(request, find(bundle))
+    if not quiet:
+        size = job.bundle.manifest.variants[job.variant]
+        what = f"{size.width}x{size.height}, {size.frames} frames"
+        say(f"{bundle}, variant {job.variant}: {what}, seed {request.seed}")
+    from ltx_run.run import run
+
+    with Silence() if quiet else Bars() as observer:
+        return run(job, observer)
+
+
+def _tell(report: Report, *, quiet: bool, verbose: bool, as_json: bool) -> None:
+    if not quiet:
+        from ltx_run.progress import show
+
+        show(report, verbose=verbose)
+        say(f"wrote {report.output} in {report.seconds:.1f} s")
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2))
+
+
+def _refuse_connections() -> None:
+    """Make every attempt to reach the network an error, whatever library makes it."""
+
+    def audit(event: str, arguments: tuple[object, ...]) -> None:
+        if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+            raise PermissionError(f"--offline refuses {event}{arguments[1:]}")
+
+    sys.addaudithook(audit)
+
+
+def main() -> None:
+    """Entry point: errors become a message, a hint and an exit code."""
+    guarded(cli)

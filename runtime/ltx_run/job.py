@@ -1,0 +1,176 @@
+"""Everything that is checked before the first program is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ltx_run import flow, tensors
+from ltx_run.bundle import Blob, Bundle
+from ltx_run.errors import BadPrompt, BadVariant, BundleInvalid, OutputError, ProgramMismatch
+from ltx_run.fingerprint import obstacles
+from ltx_run.lookup import OpenBundle
+from ltx_run.plan import Plan, Step, Tokenize, programs_of
+from ltx_run.tokens import PromptTokenizer
+from ltx_run.video import SUFFIXES
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a user asks for.
+
+    Attributes:
+        prompt: None if the tensors given make it needless.
+        output: Path of the video.
+        seed: Of the noise.
+        variant: None to choose: the only one, or the one named `default`.
+        tensors_in: File of tensors to take instead of computing them.
+        tensors_out: File for the tensors of `tensors.KEPT` that the run makes.
+    """
+
+    prompt: str | None
+    output: Path
+    seed: int
+    variant: str | None = None
+    tensors_in: Path | None = None
+    tensors_out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request that was found sound.
+
+    Attributes:
+        request: The request.
+        bundle: The bundle.
+        variant: Name of the variant.
+        stages: Steps that are needed, grouped by what runs together.
+        given: Tensors from outside.
+        ids: Token ids of the prompt, not padded; None if no step needs them.
+    """
+
+    request: Request
+    bundle: OpenBundle
+    variant: str
+    stages: tuple[tuple[Step, ...], ...]
+    given: Mapping[str, NDArray[Any]]
+    ids: list[int] | None
+
+    @property
+    def devices(self) -> int:
+        """Devices that the largest program spans."""
+        programs = self.bundle.manifest.programs
+        used = (programs[name] for name in needed_programs(self.stages))
+        return max((program.fingerprint.devices for program in used), default=1)
+
+
+def check_request(request: Request) -> None:
+    """What can be said without the bundle.
+
+    Raises:
+        OutputError: An output can't be written.
+        BadPrompt: The prompt is empty.
+    """
+    if request.output.suffix.lower() not in SUFFIXES:
+        listed = ", ".join(SUFFIXES)
+        raise OutputError(f"cannot write {request.output}: the suffix must be one of {listed}")
+    for path in (request.output, request.tensors_out):
+        if path is not None:
+            _check_writable(path)
+    if request.prompt is not None and not request.prompt.strip():
+        raise BadPrompt("the prompt is empty", hint='describe the video: --prompt "a red ball rolls"')
+
+
+def _check_writable(path: Path) -> None:
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"cannot write {path}: there is no directory {folder}", hint=f"mkdir -p {folder}")
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        raise OutputError(f"cannot write {path}: it is a directory, or its directory is read-only")
+
+
+def prepare(request: Request, bundle: OpenBundle) -> Job:
+    """Check a request against a bundle and this machine.
+
+    Raises:
+        LtxError: Anything that would stop the run later, as far as it can be known now.
+    """
+    manifest = bundle.manifest
+    variant = choose_variant(manifest, request.variant)
+    plan = manifest.variants[variant].plan
+    signatures = flow.signatures(plan, manifest.programs)
+    given = tensors.read(request.tensors_in, signatures) if request.tensors_in else {}
+    plan = flow.needed(plan, given)
+    stages = flow.stages(plan)
+    names = needed_programs(stages)
+    check_fingerprints(manifest, names)
+    bundle.require(_files(manifest, names))
+    ids = _token_ids(request, bundle, plan)
+    return Job(request, bundle, variant, stages, given, ids)
+
+
+def choose_variant(manifest: Bundle, name: str | None) -> str:
+    """The variant asked for; else the only one, or the one named `default`.
+
+    Raises:
+        BadVariant: There is no such variant, or none was named and there is no default.
+    """
+    variants = manifest.variants
+    if name is None:
+        name = next(iter(variants)) if len(variants) == 1 else "default"
+    if name not in variants:
+        sizes = (f"{k} ({v.width}x{v.height}, {v.frames} frames)" for k, v in variants.items())
+        raise BadVariant(f"bundle {manifest.name} has no variant {name}", hint=f"it has: {', '.join(sizes)}")
+    return name
+
+
+def needed_programs(stages: Iterable[tuple[Step, ...]]) -> tuple[str, ...]:
+    """Programs in order of first use."""
+    return tuple(dict.fromkeys(name for stage in stages for step in stage for name in programs_of(step)))
+
+
+def check_fingerprints(manifest: Bundle, names: Iterable[str]) -> None:
+    """Refuse programs that this machine can't execute.
+
+    Raises:
+        ProgramMismatch: Says for each reason which programs it stops, with both values.
+    """
+    stopped: dict[str, list[str]] = {}
+    for name in names:
+        for reason in obstacles(manifest.programs[name].fingerprint):
+            stopped.setdefault(reason, []).append(name)
+    if stopped:
+        lines = (f"{', '.join(programs)}: {reason}" for reason, programs in stopped.items())
+        raise ProgramMismatch(
+            f"bundle {manifest.name} was built for another machine:\n  " + "\n  ".join(lines),
+            hint=f"rebuild it here, from the recipe named {manifest.name}: ltxbuild compile RECIPE",
+        )
+
+
+def _files(manifest: Bundle, programs: Iterable[str]) -> Iterable[tuple[str, Blob]]:
+    yield "tokenizer", manifest.tokenizer
+    for name in programs:
+        program = manifest.programs[name]
+        yield f"program {name}", program.executable
+        if program.weights is None:
+            continue
+        if program.weights not in manifest.weights:
+            raise BundleInvalid(f"program {name} uses weight set {program.weights}, which the bundle lacks")
+        weights = manifest.weights[program.weights]
+        for blob in (*weights.ranks, *([weights.shared] if weights.shared else [])):
+            yield f"weights {program.weights}", blob
+
+
+def _token_ids(request: Request, bundle: OpenBundle, plan: Plan) -> list[int] | None:
+    steps = [step for step in plan if isinstance(step, Tokenize)]
+    if not steps:
+        return None
+    if request.prompt is None:
+        raise BadPrompt("there is no prompt", hint='describe the video: --prompt "a red ball rolls"')
+    tokenizer = PromptTokenizer(bundle.path(bundle.manifest.tokenizer))
+    return tokenizer.ids(request.prompt, steps[0])

@@ -1,0 +1,138 @@
+"""Finding a bundle and its blobs: a name in the cache, or a directory of `bundle.json` and `blobs/<sha256>`.
+
+No path comes from a manifest: a blob is found by its digest, and handed out only after its bytes were
+compared with that digest, so nothing is parsed or executed that the manifest doesn't vouch for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from ltx_cache.blobref import BlobRef
+from ltx_cache.errors import BadName, UnknownRef
+from ltx_cache.files import reading
+from ltx_cache.hashing import hash_file
+from ltx_cache.home import home
+from ltx_cache.store import Store
+from ltx_run.bundle import Blob, Bundle, decode
+from ltx_run.errors import BundleInvalid, BundleNotFound
+
+MANIFEST = "bundle.json"
+REBUILD = "build it again (ltxbuild compile RECIPE), or fetch it again from where it came from"
+
+
+class Blobs(Protocol):
+    """Where blobs come from."""
+
+    def has(self, ref: BlobRef) -> bool:
+        """Whether a blob of that name and size is there; its bytes are not looked at."""
+
+    def open(self, ref: BlobRef) -> Path:
+        """Path of a blob whose bytes were verified."""
+
+
+class DirectoryBlobs:
+    """Blobs in a directory; each is hashed at its first use by this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._verified: set[str] = set()
+
+    def has(self, ref: BlobRef) -> bool:
+        """Whether a blob of that name and size is there; its bytes are not looked at."""
+        path = self._folder / ref.sha256
+        return path.is_file() and path.stat().st_size == ref.size
+
+    def open(self, ref: BlobRef) -> Path:
+        """Path of a blob whose bytes were verified.
+
+        Raises:
+            BundleInvalid: The bytes are not what the name says.
+            FileNotReadable: The file can't be read.
+        """
+        path = self._folder / ref.sha256
+        if ref.sha256 not in self._verified:
+            with reading(path), path.open("rb", buffering=0) as file:
+                found = hash_file(file)
+            if found != ref.sha256:
+                raise BundleInvalid(f"{path} is damaged: its sha256 is {found}", hint=REBUILD)
+            self._verified.add(ref.sha256)
+        return path
+
+
+class OpenBundle:
+    """A bundle whose manifest was read and verified.
+
+    Attributes:
+        manifest: The manifest.
+        digest: sha256 of the manifest.
+        where: What the user named, for messages.
+    """
+
+    def __init__(self, manifest: Bundle, digest: str, where: str, blobs: Blobs) -> None:
+        self.manifest = manifest
+        self.digest = digest
+        self.where = where
+        self._blobs = blobs
+
+    def path(self, blob: Blob) -> Path:
+        """Path of a verified blob.
+
+        Raises:
+            LtxError: It is missing or damaged.
+        """
+        return self._blobs.open(_ref(blob))
+
+    def require(self, blobs: Iterable[tuple[str, Blob]]) -> None:
+        """Check that files are there, without reading them.
+
+        Args:
+            blobs: What each is for, and the blob.
+
+        Raises:
+            BundleInvalid: Lists those that are missing.
+        """
+        missing = [f"{what} ({blob.sha256[:12]})" for what, blob in blobs if not self._blobs.has(_ref(blob))]
+        if missing:
+            raise BundleInvalid(f"bundle {self.where} lacks {', '.join(missing)}", hint=REBUILD)
+
+
+def _ref(blob: Blob) -> BlobRef:
+    return BlobRef(blob.sha256, blob.size)
+
+
+def find(name: str) -> OpenBundle:
+    """The bundle of that name, or in that directory.
+
+    Raises:
+        BundleNotFound: There is none; lists similar names.
+        BundleInvalid: Its manifest is damaged or of another version.
+        LtxError: The cache can't be read.
+    """
+    folder = Path(name)
+    if (folder / MANIFEST).is_file():
+        data = (folder / MANIFEST).read_bytes()
+        blobs = DirectoryBlobs(folder / "blobs")
+        return OpenBundle(_decoded(data, name), BlobRef.of(data).sha256, name, blobs)
+    store = Store(home())
+    try:
+        ref = store.ref(name)
+    except UnknownRef as error:
+        advice = f"did you mean {' or '.join(error.nearest)}?" if error.nearest else "ltxbuild compile RECIPE"
+        raise BundleNotFound(f"no bundle {name} in the cache at {store.root}", hint=advice) from None
+    except BadName:
+        reason = f"it holds no {MANIFEST}" if folder.is_dir() else "there is no such directory"
+        raise BundleNotFound(f"no bundle at {name}: {reason}", hint="ltxbuild list shows names") from None
+    data = store.open(ref).read_bytes()
+    return OpenBundle(_decoded(data, name), ref.sha256, name, store)
+
+
+def _decoded(data: bytes, where: str) -> Bundle:
+    try:
+        return decode(data)
+    except msgspec.MsgspecError as error:
+        raise BundleInvalid(f"manifest of {where}: {error}", hint=REBUILD) from None

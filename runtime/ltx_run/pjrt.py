@@ -1,0 +1,274 @@
+"""Executing PJRT executables with jaxlib alone: no jax, no tracing, no pickle.
+
+Everything that touches jaxlib's private interface is in this module. Three rules keep jax out, which jaxlib
+would import on its own and which takes most of a second:
+
+* arrays are never taken apart into single-device arrays, by no method of jaxlib's (`_arrays`,
+  `disassemble_into_single_device_arrays`, numpy conversion): each of these asks jax for an aval;
+* results are read through DLPack, which hands out the first shard of an array; to reach another shard, the
+  array is viewed with its devices in rotated order;
+* every array is made with an aval of our own (`_Aval`): jaxlib only reads its attributes.
+
+Example:
+    >>> devices = Devices(1)
+    >>> spec = Distribution.of((2, 3), "float32", (None, None), {})
+    >>> devices.put(np.ones((2, 3), np.float32), spec).numpy().sum()
+    np.float32(6.0)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltx_run.bundle import Program, TensorSpec
+from ltx_run.distribution import Distribution
+from ltx_run.errors import BundleInvalid, ProgramFailed
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # or XLA greets on standard error
+
+import jaxlib._jax as _jax
+import jaxlib.xla_client as xla
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Aval:
+    """What jaxlib reads of an abstract value."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    weak_type: bool = False
+
+
+class Tensor:
+    """An array on the devices; its memory there is freed with the last reference.
+
+    It has no `delete`: jaxlib's aborts the process while values that `numpy` gave out are in use.
+    """
+
+    def __init__(self, array: Any, distribution: Distribution, devices: Devices) -> None:
+        self.array = array
+        self.distribution = distribution
+        self._devices = devices
+
+    def numpy(self) -> Array:
+        """The values on the host, read-only; no copy when every device holds the whole array.
+
+        The values stay valid without the tensor; the memory is freed with the last of both.
+        """
+        self.wait()
+        ranks = range(1 if self.distribution.replicated else self.distribution.devices)
+        return self.distribution.join([self._shard(rank) for rank in ranks])
+
+    def _shard(self, rank: int) -> Array:
+        array = self.array
+        if rank:
+            row = self._devices.row(self.distribution.devices)
+            order = _jax.DeviceList((*row[rank:], *row[:rank]))
+            rotated = _jax.GSPMDSharding(order, xla.HloSharding.replicate())
+            array = _jax.reorder_shards(array, rotated, _jax.ArrayCopySemantics.REUSE_INPUT)
+        return _view(array, self.distribution.part_shape, self.distribution.dtype)
+
+    def copy(self) -> Tensor:
+        """The same values in memory of their own."""
+        sharding = self.array._sharding
+        targets = [self._devices.list(self.distribution.devices)]
+        always = [_jax.ArrayCopySemantics.ALWAYS_COPY]
+        (copied,) = _jax.batched_copy_array_to_devices_with_sharding(
+            [self.array], targets, [sharding], always
+        )
+        return Tensor(copied, self.distribution, self._devices)
+
+    def wait(self) -> None:
+        """Return when the values are there; an interrupt from the keyboard gets through meanwhile.
+
+        Raises:
+            ProgramFailed: The program that makes them failed.
+        """
+        pause = 0.0002
+        while not self.array.is_ready():
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
+        try:
+            self.array.block_until_ready()
+        except Exception as error:
+            raise ProgramFailed(f"a program failed on the device: {error}") from error
+
+
+class Devices:
+    """A row of devices: rank r of a program runs on device r."""
+
+    def __init__(self, count: int) -> None:
+        self._client = cast(Any, xla.make_cpu_client(num_devices=count))
+        self._row = tuple(self._client.local_devices()[:count])
+        self._lists = {n: _jax.DeviceList(self._row[:n]) for n in range(1, count + 1)}
+
+    def row(self, count: int) -> tuple[Any, ...]:
+        """The first `count` devices."""
+        return self._row[:count]
+
+    def list(self, count: int) -> Any:
+        """The first `count` devices as jaxlib's list."""
+        return self._lists[count]
+
+    def replicated(self, count: int) -> Any:
+        """Sharding of an array that each of the first `count` devices holds whole."""
+        return _jax.GSPMDSharding(self._lists[count], xla.HloSharding.replicate())
+
+    def put(self, whole: Array, distribution: Distribution, sharding: Any = None) -> Tensor:
+        """A host array on the devices, not copied where alignment allows: it must not change afterwards."""
+        return self.put_parts(distribution.split(whole), distribution, sharding)
+
+    def put_parts(self, parts: Sequence[Array], distribution: Distribution, sharding: Any = None) -> Tensor:
+        """One host array per rank, not copied where alignment allows: they must not change afterwards.
+
+        Args:
+            parts: Part of each rank.
+            distribution: What the parts are parts of.
+            sharding: The program's own sharding; None for an array that every device holds whole.
+        """
+        count = distribution.devices
+        array = _jax.batched_device_put(
+            _Aval(distribution.shape, distribution.dtype),
+            sharding or self.replicated(count),
+            [np.ascontiguousarray(part) for part in parts],
+            list(self.row(count)),
+            True,
+            enable_x64=False,
+        )
+        return Tensor(array, distribution, self)
+
+    def load(self, name: str, program: Program, code: bytes) -> Executable:
+        """Make a serialized executable ready to run.
+
+        The caller has verified the digest of `code` and the fingerprint: code of another machine crashes.
+
+        Raises:
+            BundleInvalid: The executable can't be loaded, or contradicts the program's record.
+        """
+        count = program.fingerprint.devices
+        try:
+            loaded = self._client.deserialize_executable(code, self._lists[count])
+        except Exception as error:
+            raise BundleInvalid(f"program {name}: the executable can't be loaded: {error}") from error
+        return Executable(name, program, loaded, self)
+
+
+class Executable:
+    """A loaded program.
+
+    Attributes:
+        inputs: Distribution of each parameter.
+        outputs: Distribution of each result.
+    """
+
+    def __init__(self, name: str, program: Program, loaded: Any, devices: Devices) -> None:
+        self.name = name
+        self._loaded = loaded
+        self._devices = devices
+        self._count = program.fingerprint.devices
+        self.inputs = _distributions(name, program.inputs, program.mesh)
+        self.outputs = _distributions(name, program.outputs, program.mesh)
+        if any(record.devices != self._count for record in (*self.inputs, *self.outputs)):
+            message = f"spans {self._count} devices, its mesh {program.mesh} doesn't"
+            raise BundleInvalid(f"program {name} {message}")
+        self._input_shardings = self._shardings(self.inputs, loaded.get_parameter_shardings(), "inputs")
+        outputs = self._shardings(self.outputs, loaded.get_output_shardings(), "outputs")
+        self._check_count("inputs", self.inputs, loaded.get_parameter_layouts())
+        self._check_count("outputs", self.outputs, loaded.get_output_layouts())
+        self._handlers = [
+            _jax.array_result_handler(_Aval(d.shape, d.dtype), sharding, True, True)
+            for d, sharding in zip(self.outputs, outputs, strict=True)
+        ]
+
+    def argument(self, index: int, value: Tensor | Array) -> Tensor:
+        """A value as parameter number `index`; a tensor that lies as the program takes it is not copied."""
+        if isinstance(value, Tensor):
+            if value.distribution == self.inputs[index]:
+                return value
+            value = value.numpy()
+        return self._devices.put(value, self.inputs[index], self._input_shardings[index])
+
+    def put_parts(self, index: int, parts: Sequence[Array]) -> Tensor:
+        """One host array per rank as parameter number `index`."""
+        return self._devices.put_parts(parts, self.inputs[index], self._input_shardings[index])
+
+    def execute(self, arguments: Sequence[Tensor]) -> list[Tensor]:
+        """Start the program and return its results, which may not be there yet: wait for one before use.
+
+        Arguments lie as `inputs` says; donated ones are gone afterwards.
+
+        Raises:
+            ProgramFailed: The program could not be started.
+        """
+        try:
+            results = self._loaded.execute_sharded([argument.array for argument in arguments])
+            arrays = results.consume_with_handlers(self._handlers)
+        except Exception as error:
+            raise ProgramFailed(f"program {self.name} failed: {error}") from error
+        pairs = zip(arrays, self.outputs, strict=True)
+        return [Tensor(array, distribution, self._devices) for array, distribution in pairs]
+
+    def _shardings(self, records: Sequence[Distribution], protos: Any, what: str) -> list[Any]:
+        """The executable's own shardings, checked against the records."""
+        if protos is None:
+            return [self._devices.replicated(self._count)] * len(records)
+        self._check_count(what, records, protos)
+        shardings = [xla.HloSharding.from_proto(proto) for proto in protos]
+        for record, sharding in zip(records, shardings, strict=True):
+            dimensions = sharding.tile_assignment_dimensions() if sharding.is_tiled() else ()
+            counts = tuple(dimensions[: len(record.shape)]) or (1,) * len(record.shape)
+            if counts != record.counts:
+                message = f"splits its {what} as {counts}, the manifest says {record.counts}"
+                raise BundleInvalid(f"program {self.name}: the executable {message}")
+        return [_jax.GSPMDSharding(self._devices.list(self._count), sharding) for sharding in shardings]
+
+    def _check_count(self, what: str, records: Sequence[Distribution], found: Sequence[Any]) -> None:
+        if len(found) != len(records):
+            message = f"has {len(found)} {what}, the manifest lists {len(records)}"
+            raise BundleInvalid(f"program {self.name}: the executable {message}")
+
+
+def _distributions(name: str, specs: Sequence[TensorSpec], mesh: dict[str, int]) -> list[Distribution]:
+    try:
+        return [Distribution.of(spec.shape, spec.dtype, spec.spec, mesh) for spec in specs]
+    except ValueError as error:
+        raise BundleInvalid(f"program {name}: {error}") from None
+
+
+class _View:
+    """Memory of a DLPack capsule as numpy takes it; the capsule lives as long as the view."""
+
+    def __init__(self, capsule: object, address: int, size: int) -> None:
+        self._capsule = capsule
+        self.__array_interface__ = {
+            "shape": (size,), "typestr": "|u1", "data": (address, True), "version": 3,
+        }  # fmt: skip
+
+
+_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.restype = ctypes.c_void_p
+_capsule_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+
+
+def _view(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """The first shard of an array in host memory, read-only."""
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if not size:
+        return np.empty(shape, dtype)
+    capsule = _jax.buffer_to_dlpack_managed_tensor(array)
+    # The capsule holds a DLManagedTensor, whose first field is the data pointer.
+    tensor = _capsule_pointer(capsule, b"dltensor")
+    address = ctypes.c_void_p.from_address(tensor).value
+    if address is None:
+        raise ProgramFailed("a result has no memory on the device")
+    return np.asarray(_View(capsule, address, size)).view(dtype).reshape(shape)

@@ -1,0 +1,167 @@
+"""Programs of a run: loaded beside other work, called, let go after their last use.
+
+One background thread verifies, reads and loads what comes next while a program runs. It alone opens files, so
+there is nothing to lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from ltx_run import memory
+from ltx_run.bundle import Program, TensorInput, WeightInput
+from ltx_run.lookup import OpenBundle
+from ltx_run.pjrt import Devices, Executable, Tensor
+from ltx_run.report import ProgramReport
+from ltx_run.weights import Weights
+
+Value = Tensor | NDArray[Any]
+
+
+class Loaded:
+    """A program with its weights, ready to be called."""
+
+    def __init__(self, program: Program, executable: Executable, weights: dict[int, Tensor]) -> None:
+        self._executable = executable
+        self._arguments = [weights.get(index) for index in range(len(program.inputs))]
+        inputs = enumerate(program.inputs)
+        self._tensors = [(i, record.donated) for i, record in inputs if isinstance(record, TensorInput)]
+
+    def call(self, values: Sequence[Value], spent: Sequence[bool]) -> list[Tensor]:
+        """Execute and wait for the results.
+
+        Args:
+            values: The program's tensor inputs in order.
+            spent: Per value, whether nobody needs it afterwards; what the program takes over and is not
+                spent is copied first.
+        """
+        arguments = list(self._arguments)
+        for (index, donated), value, free in zip(self._tensors, values, spent, strict=True):
+            tensor = self._executable.argument(index, value)
+            arguments[index] = tensor.copy() if donated and not free and tensor is value else tensor
+        results = self._executable.execute([argument for argument in arguments if argument is not None])
+        for result in results:
+            result.wait()
+        return results
+
+
+class Programs:
+    """The programs of a bundle, by name.
+
+    Attributes:
+        reports: What each program cost so far, in order of first use.
+    """
+
+    def __init__(self, source: OpenBundle, devices: Devices) -> None:
+        self._source = source
+        self._devices = devices
+        self._manifest = source.manifest
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
+        self._stop = threading.Event()
+        self._pending: dict[str, Future[tuple[Executable, float]]] = {}
+        self._loaded: dict[str, Loaded] = {}
+        self._weights: dict[str, Weights] = {}
+        self._placed: dict[str, dict[Any, Tensor]] = {}
+        self._current: str | None = None
+        self.reports: dict[str, ProgramReport] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def resident(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Names of the programs and of the weight sets that are loaded or being loaded."""
+        return frozenset(self._loaded) | frozenset(self._pending), frozenset(self._weights)
+
+    def read_ahead(self, names: Iterable[str]) -> None:
+        """Start loading programs in the background, in order."""
+        for name in names:
+            if name not in self._pending and name not in self._loaded:
+                self._pending[name] = self._thread.submit(self._prepare, name)
+
+    def _prepare(self, name: str) -> tuple[Executable, float]:
+        started = time.perf_counter()
+        program = self._manifest.programs[name]
+        if program.weights is not None and program.weights not in self._weights:
+            self._weights[program.weights] = self._open(program.weights)
+        code = self._source.path(program.executable).read_bytes()
+        executable = self._devices.load(name, program, code)
+        if program.weights is not None:
+            self._weights[program.weights].read_ahead(self._stop)
+        return executable, time.perf_counter() - started
+
+    def _open(self, name: str) -> Weights:
+        record = self._manifest.weights[name]
+        shared = self._source.path(record.shared) if record.shared else None
+        return Weights(name, shared, [self._source.path(blob) for blob in record.ranks])
+
+    def call(self, name: str, values: Sequence[Value], spent: Sequence[bool]) -> list[Tensor]:
+        """Execute a program, which is loaded first if it has to be.
+
+        Raises:
+            LtxError: It can't be loaded or fails.
+        """
+        loaded = self._get(name)
+        report = self.reports[name]
+        started = time.perf_counter()
+        results = loaded.call(values, spent)
+        report.run_seconds += time.perf_counter() - started
+        report.calls += 1
+        report.peak_bytes = max(report.peak_bytes, memory.peak())
+        return results
+
+    def _get(self, name: str) -> Loaded:
+        if name != self._current:
+            memory.reset_peak()
+            self._current = name
+        if name not in self._loaded:
+            self._loaded[name] = self._finish(name)
+        return self._loaded[name]
+
+    def _finish(self, name: str) -> Loaded:
+        """Wait for the background thread and put the weights on the devices."""
+        started = time.perf_counter()
+        program = self._manifest.programs[name]
+        self.read_ahead([name])
+        executable, seconds = self._pending.pop(name).result()
+        begun = time.perf_counter()
+        loaded = Loaded(program, executable, self._place(program, executable))
+        report = self.reports.setdefault(name, ProgramReport(name, program.memory, program.flops))
+        done = time.perf_counter()
+        report.load_seconds += seconds + done - begun
+        report.wait_seconds += done - started
+        return loaded
+
+    def _place(self, program: Program, executable: Executable) -> dict[int, Tensor]:
+        """Weights by parameter number; programs that share a weight set share what lies alike."""
+        if program.weights is None:
+            return {}
+        files, placed = self._weights[program.weights], self._placed.setdefault(program.weights, {})
+        arguments = {}
+        for index, record in enumerate(program.inputs):
+            if isinstance(record, WeightInput):
+                distribution = executable.inputs[index]
+                key = (record.name, record.layer, distribution)
+                if key not in placed:
+                    placed[key] = executable.put_parts(index, files.parts(record, distribution))
+                arguments[index] = placed[key]
+        return arguments
+
+    def release(self, needed: Collection[str]) -> None:
+        """Let go of every program, and of every weight set, that none of the `needed` programs uses."""
+        for name in [name for name in self._loaded if name not in needed]:
+            del self._loaded[name]
+        sets = {self._manifest.programs[name].weights for name in needed}
+        for name in [name for name in self._placed if name not in sets]:
+            del self._placed[name]
+            self._weights.pop(name).release()

@@ -1,0 +1,72 @@
+"""What a run reports: to a watching observer while it runs, as a record when it is done."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from ltx_run.bundle import Memory
+
+
+class Observer(Protocol):
+    """Told what a run does."""
+
+    def start(self, label: str, total: int) -> None:
+        """A stage begins; it has `total` parts."""
+
+    def advance(self) -> None:
+        """One part of the stage is done."""
+
+    def finish(self) -> None:
+        """The stage is done."""
+
+
+class ProgramReport(msgspec.Struct):
+    """What one program cost.
+
+    Attributes:
+        name: Program.
+        calls: Times it ran.
+        load_seconds: Verifying, loading and mapping, most of it beside other work.
+        wait_seconds: What of that the run had to wait for.
+        run_seconds: Executing.
+        peak_bytes: Peak memory of the process while it was loaded and ran, mapped weights included.
+        memory: Bytes per device, from the compiler.
+        flops: Floating-point operations of one call, from the compiler.
+    """
+
+    name: str
+    memory: Memory
+    flops: float
+    calls: int = 0
+    load_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    run_seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+class Report(msgspec.Struct):
+    """What a run did.
+
+    Attributes:
+        bundle: What the user named.
+        digest: sha256 of its manifest.
+        variant: Output geometry.
+        seed: Of the noise.
+        output: Path of the video.
+        frames: In the video.
+        kept: Names of the tensors that were saved.
+        seconds: From the first load to the finished file.
+        programs: In order of first use.
+    """
+
+    bundle: str
+    digest: str
+    variant: str
+    seed: int
+    output: str
+    frames: int
+    kept: list[str]
+    seconds: float
+    programs: list[ProgramReport]

@@ -1,0 +1,70 @@
+"""Tensor files in and out: what a run takes instead of computing it, and what it keeps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltx_run.distribution import DTYPES
+from ltx_run.errors import BadTensor
+from ltx_run.flow import Signature
+from ltx_run.safetensors import SafetensorsFile, header_bytes
+
+Array = NDArray[Any]
+
+KEPT = (
+    "context.video",
+    "context.audio",
+    "latent.stage1.video",
+    "latent.stage1.audio",
+    "latent.upscaled",
+    "latent.stage2.video",
+    "latent.stage2.audio",
+    "frames",
+    "waveform",
+)
+"""Tensors that are worth keeping, if a run makes them."""
+
+
+def read(path: Path, allowed: Mapping[str, Signature]) -> dict[str, Array]:
+    """Tensors of a safetensors file, as views of it.
+
+    Raises:
+        BadTensor: One is not among those allowed, or has another shape or dtype.
+        SafetensorsError: The file can't be read.
+    """
+    file = SafetensorsFile(path)
+    for name, entry in file.header.entries.items():
+        if name not in allowed:
+            listed = "\n".join(f"    {known} {signature}" for known, signature in allowed.items())
+            raise BadTensor(f"{path}: the plan has no tensor {name}", hint=f"it has:\n{listed}")
+        shape, dtype = allowed[name]
+        if entry.shape != shape or entry.dtype != DTYPES[dtype]:
+            found = f"{entry.dtype}{list(entry.shape)}"
+            raise BadTensor(f"{path}: {name} is {found}, the plan has {allowed[name]}")
+    return {name: file.view(name) for name in file.header.entries}
+
+
+def write(path: Path, tensors: Mapping[str, Array]) -> None:
+    """Write a safetensors file; it has its name only when it is complete.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    ordered = sorted(tensors.items(), key=lambda item: item[1].nbytes % 64 != 0)
+    try:
+        with temporary.open("wb") as file:
+            file.write(header_bytes(((name, array.dtype, array.shape) for name, array in ordered), {}))
+            for _, array in ordered:
+                file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
