@@ -82,10 +82,10 @@ def denoise_step(
     params: Params,
     video: Array,
     audio: Array,
-    context_video: Array,
-    context_audio: Array,
     sigma: Array,
     sigma_next: Array,
+    context_video: Array,
+    context_audio: Array,
     *,
     config: TransformerConfig,
     geometry: Geometry,
@@ -97,10 +97,10 @@ def denoise_step(
         params: See `denoise`.
         video: Tokens at noise level `sigma`, `[B, T, C]`.
         audio: `[B, A, C]`.
-        context_video: See `denoise`.
-        context_audio: See `denoise`.
         sigma: `[1]` f32.
         sigma_next: `[1]` f32.
+        context_video: See `denoise`.
+        context_audio: See `denoise`.
         config: Sizes.
         geometry: Size of the latents.
         kind: Implementation of the attention.

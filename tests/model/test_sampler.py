@@ -212,9 +212,9 @@ def test_stepwise_equals_fused_bit_for_bit(dtype: str) -> None:
     mix_args = (*_starts(dtype), noise_video, noise_audio, sigmas)
     state = _compiled(denoise.mix_noise, *mix_args)(*mix_args)
     run = partial(denoise.denoise_step, **BOUND)
-    step = _compiled(run, params, *state, *contexts, sigmas[:1], sigmas[1:2])
+    step = _compiled(run, params, *state, sigmas[:1], sigmas[1:2], *contexts)
     for i in range(len(sigmas) - 1):
-        state = step(params, *state, *contexts, sigmas[i : i + 1], sigmas[i + 1 : i + 2])
+        state = step(params, *state, sigmas[i : i + 1], sigmas[i + 1 : i + 2], *contexts)
     stepped = denoise.unpatchify(*state, geometry=GEOMETRY)
     for whole, parts in zip(_second_stage(dtype), stepped, strict=True):
         np.testing.assert_array_equal(whole, np.float32(parts))

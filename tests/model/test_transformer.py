@@ -130,7 +130,7 @@ def test_two_noise_levels_per_modality(sigma_audio: float, monkeypatch: pytest.M
 
 
 def test_equal_levels_are_one_level() -> None:
-    """Two levels of the same value give bit for bit what one level gives."""
+    """Two levels of the same value give what one level gives."""
     given, sigma = diffusion.inputs(), jnp.asarray([0.3], jnp.float32)
     one = adaln.uniform(sigma)
 
