@@ -5,12 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from jax import Array
-
 from ltxbuild.components import ModelConfig
 from ltxbuild.lower import Tensor, Traceable
 from ltxbuild.model import denoise as stages
-from ltxbuild.model.layers import AttentionKind, Params
+from ltxbuild.model.layers import AttentionKind
 from ltxbuild.model.positions import Geometry
 
 LATENTS = ("latent.video", "latent.audio")
@@ -37,30 +35,7 @@ def denoise_from(size: dict[str, Any], config: ModelConfig, dtype: str, kind: At
 
 def denoise_step(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
     """One step of a stage."""
-    geometry, transformer = _geometry(size), config.ltx.transformer
-
-    def run(
-        params: Params,
-        video: Array,
-        audio: Array,
-        sigma: Array,
-        sigma_next: Array,
-        context_video: Array,
-        context_audio: Array,
-    ) -> tuple[Array, Array]:
-        return stages.denoise_step(
-            params,
-            video,
-            audio,
-            context_video,
-            context_audio,
-            sigma,
-            sigma_next,
-            config=transformer,
-            geometry=geometry,
-            kind=kind,
-        )
-
+    run = partial(stages.denoise_step, config=config.ltx.transformer, geometry=_geometry(size), kind=kind)
     sigmas = (Tensor("sigma", (1,), "float32"), Tensor("sigma_next", (1,), "float32"))
     tensors = (*_tokens(size, config, dtype), *sigmas, *_context(size, config, dtype))
     return Traceable(run, tensors, ("video", "audio"))
