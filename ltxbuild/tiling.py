@@ -49,8 +49,8 @@ def tiles(frames: int, height: int, width: int, program: str = "video_decoder") 
         ValueError: A size is not positive.
 
     Example:
-        >>> [(t.program, t.start, t.stop) for t in tiles(16, 16, 24)]
-        [('video_decoder.10x16x24', (0, 0, 0), (10, 16, 24)), ('video_decoder.10x16x24', (6, 0, 0), (16, 16, 24))]
+        >>> [(tile.start, tile.stop) for tile in tiles(16, 16, 24)]
+        [((0, 0, 0), (10, 16, 24)), ((6, 0, 0), (16, 16, 24))]
     """
     if min(frames, height, width) < 1:
         raise ValueError(f"a latent of {frames} x {height} x {width} cells cannot be tiled")
@@ -94,29 +94,17 @@ def _space_spans(length: int, longer: int) -> list[_Span]:
     overlap = OVERLAP_PIXELS // SPACE_SCALE
     # Both ramps of a tile must fit beside each other, or the weights would not sum to one.
     size = max(2 * overlap, round(TILE_PIXELS // SPACE_SCALE * length / longer))
-    cuts = _cuts(length, size, overlap)
-    return [
-        _Span(
-            start,
-            stop,
-            start * SPACE_SCALE,
-            stop * SPACE_SCALE,
-            (OVERLAP_PIXELS if start > 0 else 0, OVERLAP_PIXELS if stop < length else 0),
-        )
-        for start, stop in cuts
-    ]
+    spans = []
+    for start, stop in _cuts(length, size, overlap):
+        ramps = (OVERLAP_PIXELS if start > 0 else 0, OVERLAP_PIXELS if stop < length else 0)
+        spans.append(_Span(start, stop, start * SPACE_SCALE, stop * SPACE_SCALE, ramps))
+    return spans
 
 
 def _time_spans(length: int) -> list[_Span]:
-    overlap = OVERLAP_FRAMES // TIME_SCALE
-    cuts = _cuts(length, TILE_FRAMES // TIME_SCALE, overlap)
-    return [
-        _Span(
-            early := max(0, start - 1),
-            stop,
-            early * TIME_SCALE,
-            1 + (stop - 1) * TIME_SCALE,
-            (1 + OVERLAP_FRAMES if start > 0 else 0, OVERLAP_FRAMES if stop < length else 0),
-        )
-        for start, stop in cuts
-    ]
+    spans = []
+    for start, stop in _cuts(length, TILE_FRAMES // TIME_SCALE, OVERLAP_FRAMES // TIME_SCALE):
+        early = max(0, start - 1)
+        ramps = (1 + OVERLAP_FRAMES if start > 0 else 0, OVERLAP_FRAMES if stop < length else 0)
+        spans.append(_Span(early, stop, early * TIME_SCALE, 1 + (stop - 1) * TIME_SCALE, ramps))
+    return spans

@@ -9,56 +9,84 @@ and channels in f32, the bias is added in f32, and the sum is rounded once to th
     convolve2d(params, x [N, H, W, in], padding=((1, 1), (1, 1))) -> [N, H', W', out]
     convolve3d(params, x [T + kt - 1, H, W, in]) -> [T, H, W, out]
     replicate_frames(x [T, H, W, C], before, after) -> [before + T + after, H, W, C]
+    depth_to_space(x [T, H, W, pt * ph * pw * C], (pt, ph, pw)) -> [T * pt, H * ph, W * pw, C]
+
+A convolution that feeds a depth-to-space has its output channels split: `out_channels=(C, P)` says that the
+checkpoint numbers them `c * P + p`. They are stored the other way round, `p * C + c`, so that the program
+moves whole channel vectors instead of single values.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ltxbuild.model.params import Layout, ParamSpec, ParamTable, vector
+from ltxbuild.model.params import Layout, ParamSpec, ParamTable
 
 Params = Mapping[str, Any]
+Channels = int | tuple[int, ...]
 Padding2d = tuple[tuple[int, int], tuple[int, int]]
 
 
 def conv2d(
     name: str,
     key: str,
-    out_channels: int,
+    out_channels: Channels,
     in_channels: int,
     kernel: tuple[int, int] = (3, 3),
     *,
     bias: bool = True,
 ) -> ParamTable:
-    """Specs of a 2-D convolution: `name.weight [kh, kw, in, out]` and `name.bias [out]`."""
+    """Specs of a 2-D convolution: `name.weight [kh, kw, in, out]` and `name.bias [out]`.
+
+    Args:
+        name: Our name.
+        key: Checkpoint key without `.weight` and `.bias`.
+        out_channels: A count, or the factors `(slowest, ..., fastest)` of the checkpoint's numbering; our
+            `out` is then several axes, in reverse order.
+        in_channels: Input channels.
+        kernel: Kernel size.
+        bias: Whether there is a bias.
+    """
     return _conv(name, key, out_channels, in_channels, kernel, bias)
 
 
 def conv3d(
     name: str,
     key: str,
-    out_channels: int,
+    out_channels: Channels,
     in_channels: int,
     kernel: tuple[int, int, int] = (3, 3, 3),
     *,
     bias: bool = True,
 ) -> ParamTable:
-    """Specs of a 3-D convolution: `name.weight [kt, kh, kw, in, out]` and `name.bias [out]`."""
+    """Specs of a 3-D convolution: `name.weight [kt, kh, kw, in, out]` and `name.bias [out]`; see `conv2d`."""
     return _conv(name, key, out_channels, in_channels, kernel, bias)
 
 
 def _conv(
-    name: str, key: str, out_channels: int, in_channels: int, kernel: tuple[int, ...], bias: bool
+    name: str, key: str, out_channels: Channels, in_channels: int, kernel: tuple[int, ...], bias: bool
 ) -> ParamTable:
-    source = (out_channels, in_channels, *kernel)
-    layout = Layout(source, source, (*range(2, len(source)), 1, 0))
-    shape = (*kernel, in_channels, out_channels)
+    split = (out_channels,) if isinstance(out_channels, int) else out_channels
+    taps, outs = len(kernel), len(split)
+    layout = Layout(
+        (math.prod(split), in_channels, *kernel),
+        (*split, in_channels, *kernel),
+        (*range(outs + 1, outs + 1 + taps), outs, *reversed(range(outs))),
+    )
+    shape = (*kernel, in_channels, *reversed(split))
     weight = ParamSpec(f"{name}.weight", shape, (None,) * len(shape), (f"{key}.weight",), layout)
-    return (weight, *vector(f"{name}.bias", f"{key}.bias", out_channels)) if bias else (weight,)
+    return (weight, _bias(name, key, split)) if bias else (weight,)
+
+
+def _bias(name: str, key: str, split: tuple[int, ...]) -> ParamSpec:
+    outs = len(split)
+    layout = None if outs == 1 else Layout((math.prod(split),), split, (*reversed(range(outs)),))
+    return ParamSpec(f"{name}.bias", (*reversed(split),), (None,) * outs, (f"{key}.bias",), layout)
 
 
 def convolve2d(params: Params, x: Array, padding: Padding2d = ((1, 1), (1, 1))) -> Array:
@@ -72,7 +100,8 @@ def convolve2d(params: Params, x: Array, padding: Padding2d = ((1, 1), (1, 1))) 
     Returns:
         `[N, H', W', out]` in the dtype of `x`.
     """
-    return _finish(params, _taps2d(x, params["weight"], padding), x)
+    weight = params["weight"]
+    return _finish(params, _tap(x, weight.reshape(*weight.shape[:3], -1), padding), x)
 
 
 def convolve3d(params: Params, x: Array) -> Array:
@@ -87,24 +116,17 @@ def convolve3d(params: Params, x: Array) -> Array:
     Returns:
         `[T, H, W, out]` in the dtype of `x`.
     """
-    weight = params["weight"]
-    taps, height, width = weight.shape[:3]
+    taps, height, width, channels = params["weight"].shape[:4]
+    weight = params["weight"].reshape(taps, height, width, channels, -1)
     frames = x.shape[0] - taps + 1
     padding = ((height // 2, height // 2), (width // 2, width // 2))
-    total = _taps2d(x[:frames], weight[0], padding)
+    total = _tap(x[:frames], weight[0], padding)
     for tap in range(1, taps):
-        total = total + _taps2d(x[tap : tap + frames], weight[tap], padding)
+        total = total + _tap(x[tap : tap + frames], weight[tap], padding)
     return _finish(params, total, x)
 
 
-def replicate_frames(x: Array, before: int, after: int) -> Array:
-    """Repeat the first frame `before` times in front and the last one `after` times behind `[T, H, W, C]`."""
-    first = jnp.broadcast_to(x[:1], (before, *x.shape[1:]))
-    last = jnp.broadcast_to(x[-1:], (after, *x.shape[1:]))
-    return jnp.concatenate([first, x, last], axis=0)
-
-
-def _taps2d(x: Array, weight: Array, padding: Padding2d) -> Array:
+def _tap(x: Array, weight: Array, padding: Padding2d) -> Array:
     return lax.conv_general_dilated(
         x,
         weight,
@@ -117,5 +139,28 @@ def _taps2d(x: Array, weight: Array, padding: Padding2d) -> Array:
 
 def _finish(params: Params, total: Array, x: Array) -> Array:
     if "bias" in params:
-        total = total + params["bias"].astype(jnp.float32)
+        total = total + params["bias"].reshape(-1).astype(jnp.float32)
     return total.astype(x.dtype)
+
+
+def replicate_frames(x: Array, before: int, after: int) -> Array:
+    """Repeat the first frame `before` times in front and the last one `after` times behind `[T, H, W, C]`."""
+    first = jnp.broadcast_to(x[:1], (before, *x.shape[1:]))
+    last = jnp.broadcast_to(x[-1:], (after, *x.shape[1:]))
+    return jnp.concatenate([first, x, last], axis=0)
+
+
+def depth_to_space(x: Array, stride: tuple[int, int, int]) -> Array:
+    """Spread channels over a block of frames, rows and columns.
+
+    Args:
+        x: `[T, H, W, pt * ph * pw * C]`, channels numbered `((a * ph + b) * pw + d) * C + c`, as a
+            convolution with split output channels gives them.
+        stride: `(pt, ph, pw)`.
+
+    Returns:
+        `[T * pt, H * ph, W * pw, C]`.
+    """
+    frames, height, width, _ = x.shape
+    blocks = x.reshape(frames, height, width, *stride, -1).transpose(0, 3, 1, 4, 2, 5, 6)
+    return blocks.reshape(frames * stride[0], height * stride[1], width * stride[2], -1)

@@ -1,0 +1,106 @@
+"""The decoder of the video VAE: latents to frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from ltxbuild.model.config import VideoVaeConfig
+from ltxbuild.model.conv import conv3d, depth_to_space
+from ltxbuild.model.params import ParamTable
+from ltxbuild.model.video_vae import (
+    CENTRED,
+    STRIDES,
+    Stage,
+    activate,
+    convolve,
+    denormalize,
+    residual_stage,
+    run_residual_stage,
+    statistics,
+    to_video,
+)
+
+Params = Mapping[str, Any]
+
+WIDEST = 8
+"""Channels after the first convolution in units of `decoder_base_channels`: fixed in the official decoder."""
+
+
+def params(config: VideoVaeConfig) -> ParamTable:
+    """Parameters of the decoder, with the latent statistics that it shares with the encoder.
+
+    Raises:
+        ValueError: `decoder_blocks` has a kind that is not supported, or a multiplier that does not divide.
+    """
+    stages = _stages(config)
+    pixels = (config.out_channels, config.patch_size, config.patch_size)
+    table = statistics(config.latent_channels)
+    table += conv3d("conv_in", "vae.decoder.conv_in.conv", _widest(config), config.latent_channels)
+    for stage in stages:
+        table += _stage_params(stage)
+    return table + conv3d("conv_out", "vae.decoder.conv_out.conv", pixels, stages[-1].outputs)
+
+
+def _widest(config: VideoVaeConfig) -> int:
+    return config.decoder_base_channels * WIDEST
+
+
+def _stages(config: VideoVaeConfig) -> list[Stage]:
+    """The stages in the order in which they run: the config lists them from the picture to the latent."""
+    width, stages = _widest(config), []
+    for index, block in enumerate(reversed(config.decoder_blocks)):
+        if block.kind != "res_x" and block.kind not in STRIDES:
+            known = ", ".join(("res_x", *STRIDES))
+            raise ValueError(f"decoder_blocks: {block.kind} is not supported (supported: {known})")
+        stride = STRIDES.get(block.kind)
+        if stride is not None and width % block.multiplier:
+            raise ValueError(f"decoder_blocks: {block.kind} divides {width} channels by {block.multiplier}")
+        outputs = width if stride is None else width // block.multiplier
+        key = f"vae.decoder.up_blocks.{index}"
+        stages.append(Stage(f"up.{index}", key, stride, block.num_layers, width, outputs))
+        width = outputs
+    return stages
+
+
+def _stage_params(stage: Stage) -> ParamTable:
+    if stage.stride is None:
+        return residual_stage(stage.name, stage.key, stage.layers, stage.inputs)
+    split = (stage.outputs, math.prod(stage.stride))
+    return conv3d(f"{stage.name}.conv", f"{stage.key}.conv.conv", split, stage.inputs)
+
+
+def decode(params: Params, latent: Array, config: VideoVaeConfig) -> Array:
+    """Decode a latent, or a tile of one.
+
+    Args:
+        params: Tree of `params(config)`.
+        latent: `[1, C, t, h, w]`, normalised as the transformer leaves it.
+        config: Sizes.
+
+    Returns:
+        Frames `[F, H, W, 3]` in [0, 1], in the dtype of `latent`; `F = 8 (t - 1) + 1`, `H = 32 h` and
+        `W = 32 w` with the official blocks.
+
+    Raises:
+        ValueError: The batch is not 1.
+    """
+    x = denormalize(params["statistics"], to_video(latent))
+    x = convolve(params["conv_in"], x, CENTRED)
+    for index, stage in enumerate(_stages(config)):
+        x = _run_stage(stage, params["up"][str(index)], x)
+    x = convolve(params["conv_out"], activate(x), CENTRED)
+    frames = depth_to_space(x, (1, config.patch_size, config.patch_size))
+    return jnp.clip((frames + 1) * 0.5, 0, 1)
+
+
+def _run_stage(stage: Stage, params: Params, x: Array) -> Array:
+    if stage.stride is None:
+        return run_residual_stage(params, x, CENTRED)
+    x = depth_to_space(convolve(params["conv"], x, CENTRED), stage.stride)
+    # A latent cell stands for `stride` frames, the first one for a single frame.
+    return x[1:] if stage.stride[0] > 1 else x

@@ -1,0 +1,133 @@
+"""What the video encoder and the video decoder share: latent statistics, pixel norm and residual stages.
+
+Inside, a video is `[T, H, W, C]`: frames are the batch of the 2-D convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ltxbuild.model.conv import conv3d, convolve3d, replicate_frames
+from ltxbuild.model.layers import run_layers, silu
+from ltxbuild.model.params import ParamTable, prefixed, stack, vector
+
+Params = Mapping[str, Any]
+TimePadding = tuple[int, int]
+"""How often the first and the last frame are repeated before a convolution."""
+
+CAUSAL: TimePadding = (2, 0)
+CENTRED: TimePadding = (1, 1)
+NORM_EPS = 1e-8
+
+STRIDES = {
+    "compress_time": (2, 1, 1),
+    "compress_space": (1, 2, 2),
+    "compress_all": (2, 2, 2),
+}
+"""Frames, rows and columns that one step of a sampler joins or splits."""
+
+
+class Stage(NamedTuple):
+    """One entry of `encoder_blocks` or `decoder_blocks`, placed in the network.
+
+    Attributes:
+        name: Path in the parameter tree.
+        key: Checkpoint key without the names inside the stage.
+        stride: Frames, rows and columns that a sampler joins or splits; None for residual layers.
+        layers: Number of residual layers.
+        inputs: Channels in.
+        outputs: Channels out.
+    """
+
+    name: str
+    key: str
+    stride: tuple[int, int, int] | None
+    layers: int
+    inputs: int
+    outputs: int
+
+
+def statistics(channels: int) -> ParamTable:
+    """Specs of the per-channel mean and deviation of the latents: `statistics.mean`, `statistics.std`."""
+    key = "vae.per_channel_statistics"
+    return (
+        *vector("statistics.mean", f"{key}.mean-of-means", channels),
+        *vector("statistics.std", f"{key}.std-of-means", channels),
+    )
+
+
+def normalize(params: Params, x: Array) -> Array:
+    """Raw latents `[..., C]` to the space of the transformer; `params` holds `mean` and `std`."""
+    mean: Array = params["mean"].astype(x.dtype)
+    std: Array = params["std"].astype(x.dtype)
+    return (x - mean) / std
+
+
+def denormalize(params: Params, x: Array) -> Array:
+    """The inverse of `normalize`."""
+    mean: Array = params["mean"].astype(x.dtype)
+    std: Array = params["std"].astype(x.dtype)
+    return x * std + mean
+
+
+def to_video(x: Array) -> Array:
+    """`[1, C, T, H, W]` to `[T, H, W, C]`.
+
+    Raises:
+        ValueError: The batch is not 1.
+    """
+    return jnp.moveaxis(jnp.squeeze(x, 0), 0, -1)
+
+
+def from_video(x: Array) -> Array:
+    """`[T, H, W, C]` to `[1, C, T, H, W]`."""
+    return jnp.moveaxis(x, -1, 0)[None]
+
+
+def pixel_norm(x: Array) -> Array:
+    """`x / sqrt(mean(x^2) + eps)` over the channels `[..., C]`.
+
+    A chain of elementwise operations in the official code, so each one rounds; only the mean accumulates
+    in f32.
+    """
+    # XLA:CPU takes a reduction and the casts before it into one fusion that ignores the rounding of a cast.
+    info = jnp.finfo(x.dtype)  # type: ignore[no-untyped-call]
+    square = lax.reduce_precision(jnp.square(x.astype(jnp.float32)), info.nexp, info.nmant)
+    mean = jnp.mean(square, axis=-1, keepdims=True).astype(x.dtype)
+    return x / jnp.sqrt(mean + jnp.asarray(NORM_EPS, x.dtype))
+
+
+def activate(x: Array) -> Array:
+    """Pixel norm, then SiLU."""
+    return silu(pixel_norm(x))
+
+
+def convolve(params: Params, x: Array, padding: TimePadding) -> Array:
+    """3x3x3 convolution `[T, H, W, in]` to `[T, H, W, out]`: end frames repeated, zeros around each frame."""
+    return convolve3d(params, replicate_frames(x, *padding))
+
+
+def residual_stage(name: str, key: str, layers: int, channels: int) -> ParamTable:
+    """Specs of a `res_x` block: `name.conv1`, `name.conv2`, stacked over its residual layers."""
+    tables = []
+    for layer in range(layers):
+        convs = [
+            conv3d(conv, f"{key}.res_blocks.{layer}.{conv}.conv", channels, channels)
+            for conv in ("conv1", "conv2")
+        ]
+        tables.append(convs[0] + convs[1])
+    return prefixed(name, stack(tables))
+
+
+def run_residual_stage(params: Params, x: Array, padding: TimePadding) -> Array:
+    """Residual layers `x + conv2(act(conv1(act(x))))` on `[T, H, W, C]`."""
+
+    def layer(x: Array, params: Params) -> Array:
+        inner = convolve(params["conv1"], activate(x), padding)
+        return x + convolve(params["conv2"], activate(inner), padding)
+
+    return run_layers(layer, x, params)
