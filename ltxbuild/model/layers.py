@@ -58,7 +58,7 @@ def pixel_norm(x: Array, eps: float) -> Array:
     in f32.
     """
     # XLA:CPU takes a reduction and the casts before it into one fusion that ignores the rounding of a cast.
-    info = jnp.finfo(x.dtype)
+    info = jnp.finfo(x.dtype)  # type: ignore[no-untyped-call]
     square = lax.reduce_precision(jnp.square(x.astype(jnp.float32)), info.nexp, info.nmant)
     mean = jnp.mean(square, axis=-1, keepdims=True).astype(x.dtype)
     return x / jnp.sqrt(mean + jnp.asarray(eps, x.dtype))
