@@ -20,7 +20,7 @@ from ltx_core.model.common.normalization import PixelNorm  # noqa: E402
 from ltx_core.model.video_vae import VideoDecoderConfigurator, VideoEncoderConfigurator  # noqa: E402
 
 STRICT = {"xla_allow_excess_precision": False, "xla_backend_optimization_level": 0}
-"""Rounding as in the programs that are built; code optimised less, for here it is compiling that takes time."""
+"""Rounding as in real builds; the code is optimised less, for compiling is what takes the time here."""
 
 REAL_ENCODER = [
     ["res_x", {"num_layers": 4}],
