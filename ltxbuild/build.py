@@ -21,7 +21,6 @@ from ltx_run.bundle import Program, WeightSet
 from ltx_run.fingerprint import runtime_version
 from ltxbuild.bundler import weight_set
 from ltxbuild.checkpoint import Checkpoint, validate
-from ltxbuild.components import COMPONENTS
 from ltxbuild.errors import BuildFailed
 from ltxbuild.planner import BuildPlan, PlannedProgram, PlannedWeights
 from ltxbuild.sharder import shard
@@ -77,7 +76,7 @@ def build(
     weights = [] if checkpoint is None or only else list(plan.weights.values())
     missing = [item for item in wanted if item.record is None]
     unsharded = [item for item in weights if item.record is None]
-    files = validate(checkpoint, plan.config) if checkpoint and unsharded else {}
+    files = validate(checkpoint, plan.tables) if checkpoint and unsharded else {}
     programs = {item.spec.id: item.record for item in wanted if item.record}
     sharded = {item.component: item.record for item in weights if item.record}
 
@@ -177,10 +176,9 @@ def _shard(
         if isinstance(found, Hit):
             return msgspec.convert(found.value, WeightSet)
         placement = item.placement
-        table = COMPONENTS[item.component].table(plan.config)
         progress.start(task, item.bytes_per_device * placement.devices)
         result = shard(
-            table,
+            plan.tables[item.component],
             files,
             placement.rules,
             placement.mesh,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ltx_run.safetensors import Entry, Header, read_header
-from ltxbuild.components import ModelConfig, tables
+from ltxbuild.components import ModelConfig
 from ltxbuild.errors import CheckpointError
 from ltxbuild.model.config import GemmaConfig, LtxConfig, UpsamplerConfig
 from ltxbuild.model.params import ParamTable
@@ -152,7 +152,7 @@ def _header(path: Path) -> Header:
     return read_header(path)
 
 
-def validate(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Path]:
+def validate(checkpoint: Checkpoint, tables: Mapping[str, ParamTable]) -> dict[str, Path]:
     """Hold every tensor of the files against the parameter tables.
 
     Returns:
@@ -168,7 +168,7 @@ def validate(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Path]:
             if key in found:
                 problems.append(f"twice: {key} (in {found[key][0].name} and {path.name})")
             found[key] = (path, entry)
-    problems += _compare(tables(config), {key: entry for key, (_, entry) in found.items()})
+    problems += _compare(tables, {key: entry for key, (_, entry) in found.items()})
     if problems:
         more = f"\n  and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
         raise CheckpointError(
@@ -179,10 +179,8 @@ def validate(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Path]:
     return {key: path for key, (path, _) in found.items()}
 
 
-def _compare(all_tables: Mapping[str, ParamTable], found: Mapping[str, Entry]) -> list[str]:
-    expected = {
-        key: spec.source_shape for table in all_tables.values() for spec in table for key in spec.sources
-    }
+def _compare(tables: Mapping[str, ParamTable], found: Mapping[str, Entry]) -> list[str]:
+    expected = {key: spec.source_shape for table in tables.values() for spec in table for key in spec.sources}
     problems = [f"missing: {key} {list(shape)}" for key, shape in expected.items() if key not in found]
     for key, entry in found.items():
         if key not in expected:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
 
-from ltx_cache.canonical import canonical
 from ltxbuild.model.config import GemmaConfig, LtxConfig, UpsamplerConfig
 from ltxbuild.model.params import ParamTable
 
@@ -31,11 +28,11 @@ class Component:
     """One set of weights and the functions that use it.
 
     Attributes:
-        tables: Module whose `params(*sections)` gives the parameter table.
+        module: Its `params(*sections)` gives the parameter table.
         sections: The config sections the component depends on, in the order `params` takes them.
     """
 
-    tables: str
+    module: str
     sections: Callable[[ModelConfig], tuple[BaseModel, ...]]
 
     def config(self, config: ModelConfig) -> list[dict[str, Any]]:
@@ -43,14 +40,9 @@ class Component:
         return [section.model_dump(mode="json") for section in self.sections(config)]
 
     def table(self, config: ModelConfig) -> ParamTable:
-        """The component's parameters."""
-        return _table(self.tables, self.sections(config))
-
-
-@cache
-def _table(module: str, sections: tuple[BaseModel, ...]) -> ParamTable:
-    table: ParamTable = import_module(module).params(*sections)
-    return table
+        """The component's parameters; imports the model's code and with it jax."""
+        table: ParamTable = import_module(self.module).params(*self.sections(config))
+        return table
 
 
 def _upsampler(config: ModelConfig) -> tuple[BaseModel, ...]:
@@ -72,17 +64,3 @@ COMPONENTS: Mapping[str, Component] = MappingProxyType(
         "vocoder": Component("ltxbuild.model.vocoder", lambda c: (c.ltx.vocoder,)),
     }
 )
-
-
-def tables(config: ModelConfig) -> dict[str, ParamTable]:
-    """Parameter tables of every component the model has."""
-    return {
-        name: component.table(config)
-        for name, component in COMPONENTS.items()
-        if name != "upsampler" or config.upsampler is not None
-    }
-
-
-def table_digest(table: ParamTable) -> str:
-    """sha256 of everything a table says; part of the weights key."""
-    return hashlib.sha256(canonical([asdict(spec) for spec in table])).hexdigest()

@@ -34,7 +34,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ltx_cache.key import Factor, Key
-from ltxbuild.components import COMPONENTS, ModelConfig, table_digest
+from ltxbuild.components import COMPONENTS, ModelConfig
 from ltxbuild.placement import Placement
 from ltxbuild.programs import MODULES
 from ltxbuild.programspec import ProgramSpec
@@ -52,15 +52,20 @@ SHARD_LAYOUT = 1
 
 
 def program_key(
-    spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Placement, options: Mapping[str, Any]
+    spec: ProgramSpec,
+    recipe: Recipe,
+    config: ModelConfig,
+    table: str | None,
+    placement: Placement,
+    options: Mapping[str, Any],
 ) -> Key:
-    """Key of one program."""
+    """Key of one program; `table` is the digest of its component's parameter table."""
     component = COMPONENTS[spec.component] if spec.component else None
     factors: dict[str, Any] = {
         "program": spec.kind,
         "geometry": dict(spec.geometry),
         "config": component.config(config) if component else [config.ltx.transformer.model_dump(mode="json")],
-        "table": table_digest(component.table(config)) if component else None,
+        "table": table,
         "precision": recipe.precision,
         "options": dict(options),
         "mesh": placement.mesh,
@@ -74,14 +79,14 @@ def program_key(
 
 
 def weights_key(
-    component: str, recipe: Recipe, config: ModelConfig, placement: Placement, files: Mapping[str, str]
+    component: str, precision: str, table: str, placement: Placement, files: Mapping[str, str]
 ) -> Key:
     """Key of one weight set; `files` maps a file's role to its sha256."""
     factors: dict[str, Any] = {
         "component": component,
         "files": dict(files),
-        "table": table_digest(COMPONENTS[component].table(config)),
-        "precision": recipe.precision,
+        "table": table,
+        "precision": precision,
         "mesh": placement.mesh,
         "rules": placement.rules,
         "writer": SHARD_LAYOUT,

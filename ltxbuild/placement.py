@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ltx_run.fingerprint import isa_features
-from ltxbuild.components import COMPONENTS, ModelConfig
 from ltxbuild.model.params import ParamTable
 from ltxbuild.profiles import PROFILES, check_divides, device_count, partition
 from ltxbuild.programspec import ProgramSpec
@@ -45,8 +44,8 @@ class Placement:
         return device_count(self.mesh)
 
 
-def place(spec: ProgramSpec, recipe: Recipe, config: ModelConfig) -> Placement:
-    """Placement of a program.
+def place(spec: ProgramSpec, recipe: Recipe, table: ParamTable) -> Placement:
+    """Placement of a program whose component has that parameter table.
 
     A component of which the profile splits nothing runs on one device: replicating its arithmetic would
     only cost.
@@ -57,7 +56,7 @@ def place(spec: ProgramSpec, recipe: Recipe, config: ModelConfig) -> Placement:
     override = recipe.programs.get(spec.kind)
     platform = override.platform if override and override.platform else recipe.target.platform
     flags = {**DEFAULT_FLAGS[platform], **recipe.target.flags, **(override.flags if override else {})}
-    mesh, rules = weights_layout(spec.component, recipe, config)
+    mesh, rules = weights_layout(table, recipe)
     target: dict[str, Any] = {"platform": platform}
     if platform == "cpu":
         target |= {"isa": recipe.target.isa, "features": list(isa_features(recipe.target.isa))}
@@ -66,17 +65,12 @@ def place(spec: ProgramSpec, recipe: Recipe, config: ModelConfig) -> Placement:
     return Placement(platform, mesh, rules, target, flags)
 
 
-def weights_layout(
-    component: str | None, recipe: Recipe, config: ModelConfig
-) -> tuple[dict[str, int], dict[str, str]]:
+def weights_layout(table: ParamTable, recipe: Recipe) -> tuple[dict[str, int], dict[str, str]]:
     """Mesh and rules of a component's weights; both empty when the profile splits none of them.
 
     Raises:
         RecipeError: A split axis doesn't divide.
     """
-    if component is None:
-        return {}, {}
-    table = COMPONENTS[component].table(config)
     rules = {
         axis: mesh_axis
         for axis, mesh_axis in PROFILES[recipe.target.profile].rules.items()

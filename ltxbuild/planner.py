@@ -15,14 +15,16 @@ from msgspec import convert
 from ltx_cache.key import Key
 from ltx_cache.store import Hit, Miss, Store
 from ltx_run.bundle import Program, WeightSet
-from ltxbuild.components import COMPONENTS, ModelConfig
+from ltxbuild.components import ModelConfig
 from ltxbuild.keys import program_key, weights_key
+from ltxbuild.model.params import ParamTable
 from ltxbuild.pipeline import Blueprint, blueprint
 from ltxbuild.placement import Placement, place
 from ltxbuild.precision import storage_dtype
 from ltxbuild.profiles import partition
 from ltxbuild.programspec import ProgramSpec
 from ltxbuild.recipe import Recipe
+from ltxbuild.tables import Tables
 
 SCORES_LIMIT = 1 << 30
 """Bytes of attention scores above which `attention: auto` goes through the queries in blocks."""
@@ -66,6 +68,7 @@ class BuildPlan:
 
     recipe: Recipe
     config: ModelConfig
+    tables: Tables
     blueprint: Blueprint
     programs: dict[str, PlannedProgram]
     weights: dict[str, PlannedWeights]
@@ -91,53 +94,54 @@ def plan_build(
     Raises:
         RecipeError: The recipe doesn't fit the model.
     """
+    planner = _Planner(recipe, config, store, Tables(config, store), files)
     drawn = blueprint(recipe, config)
-    programs = {name: _program(spec, recipe, config, store) for name, spec in drawn.programs.items()}
-    placements = {item.spec.component: item.placement for item in programs.values() if item.spec.component}
-    weights = {
-        name: _weights(name, placement, recipe, config, store, files)
-        for name, placement in placements.items()
-        if name is not None
-    }
-    return BuildPlan(recipe, config, drawn, programs, weights)
+    programs = {name: planner.program(spec) for name, spec in drawn.programs.items()}
+    placements = {item.spec.component: item.placement for item in programs.values()}
+    weights = {name: planner.weights(name, placement) for name, placement in placements.items() if name}
+    return BuildPlan(recipe, config, planner.tables, drawn, programs, weights)
 
 
-def _program(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, store: Store) -> PlannedProgram:
-    placement = place(spec, recipe, config)
-    attention = choose_attention(spec, recipe, config, placement)
-    options = {"layers": recipe.layers, "attention": attention}
-    key = program_key(spec, recipe, config, placement, options)
-    return PlannedProgram(spec, placement, attention, key, store.lookup(key))
+@dataclass(frozen=True)
+class _Planner:
+    """What every item of a plan is made from."""
+
+    recipe: Recipe
+    config: ModelConfig
+    store: Store
+    tables: Tables
+    files: Mapping[str, str] | None
+
+    def program(self, spec: ProgramSpec) -> PlannedProgram:
+        table = self.tables[spec.component] if spec.component else ()
+        digest = self.tables.digest(spec.component) if spec.component else None
+        placement = place(spec, self.recipe, table)
+        attention = choose_attention(spec, self.recipe, self.config, placement)
+        options = {"layers": self.recipe.layers, "attention": attention}
+        key = program_key(spec, self.recipe, self.config, digest, placement, options)
+        return PlannedProgram(spec, placement, attention, key, self.store.lookup(key))
+
+    def weights(self, name: str, placement: Placement) -> PlannedWeights:
+        size = weight_bytes(self.tables[name], placement, self.recipe.precision)
+        if self.files is None:
+            return PlannedWeights(name, placement, size, None, None)
+        files = component_files(name, self.files)
+        key = weights_key(name, self.recipe.precision, self.tables.digest(name), placement, files)
+        return PlannedWeights(name, placement, size, key, self.store.lookup(key))
 
 
-def _weights(
-    name: str,
-    placement: Placement,
-    recipe: Recipe,
-    config: ModelConfig,
-    store: Store,
-    files: Mapping[str, str] | None,
-) -> PlannedWeights:
-    size = weight_bytes(name, placement, recipe, config)
-    if files is None:
-        return PlannedWeights(name, placement, size, None, None)
-    key = weights_key(name, recipe, config, placement, _roles(name, files))
-    return PlannedWeights(name, placement, size, key, store.lookup(key))
+def component_files(component: str, files: Mapping[str, str]) -> dict[str, str]:
+    """The files that a component's tensors can come from."""
+    roles = {"text_encoder": ("text_encoder", "model"), "upsampler": ("upsampler", "model")}
+    return {role: digest for role, digest in files.items() if role.startswith(roles.get(component, "model"))}
 
 
-def _roles(component: str, files: Mapping[str, str]) -> dict[str, str]:
-    """The files a component's tensors can come from."""
-    wanted = {"text_encoder": ("text_encoder", "model"), "upsampler": ("upsampler", "model")}
-    prefixes = wanted.get(component, ("model",))
-    return {role: digest for role, digest in files.items() if role.startswith(prefixes)}
-
-
-def weight_bytes(component: str, placement: Placement, recipe: Recipe, config: ModelConfig) -> int:
+def weight_bytes(table: ParamTable, placement: Placement, precision: str) -> int:
     """Weight bytes on each device."""
     total = 0
-    for spec in COMPONENTS[component].table(config):
+    for spec in table:
         parts = math.prod(placement.mesh[axis] for axis in partition(spec, placement.rules) if axis)
-        total += spec.size // parts * storage_dtype(spec, recipe.precision).itemsize
+        total += spec.size // parts * storage_dtype(spec, precision).itemsize
     return total
 
 

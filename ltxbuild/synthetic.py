@@ -106,7 +106,8 @@ def _gemma_files(text_config: dict[str, Any]) -> dict[str, Any]:
         "config.json": gemma_config(text_config),
         "tokenizer.json": tokenizer_json(),
         "tokenizer_config.json": {
-            "tokenizer_class": "GemmaTokenizerFast",
+            # Gemma's own class would build rules of its own around the vocabulary of this tokenizer.json.
+            "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": "<bos>",
             "eos_token": "<eos>",
             "pad_token": "<pad>",
@@ -157,7 +158,9 @@ def random_tensor(key: str, shape: tuple[int, ...], seed: int) -> NDArray[np.flo
         return values * np.float32(0.3)
     if len(shape) > 1:
         fan_in = max(1, math.prod(shape[1:]))
-        return values if last == "learnable_registers" else values / np.float32(math.sqrt(fan_in))
+        # The vocoder clamps its waveform to [-1, 1]; at full size most samples would lie on the clamp.
+        gain = 0.05 if key.endswith("conv_post.weight") else 1.0
+        return values if last == "learnable_registers" else values * np.float32(gain / math.sqrt(fan_in))
     if last == "std-of-means" or (last == "weight" and key.endswith(("q_norm.weight", "k_norm.weight"))):
         return 1 + np.float32(0.1) * values
     if last == "weight" and "norm" in key and not key.startswith("language_model."):

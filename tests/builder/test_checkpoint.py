@@ -13,7 +13,9 @@ import pytest
 
 from ltx_run.safetensors import NAMES, SafetensorsError, SafetensorsFile, header_bytes
 from ltxbuild.checkpoint import Checkpoint, read_config, validate
+from ltxbuild.components import COMPONENTS, ModelConfig
 from ltxbuild.errors import CheckpointError
+from ltxbuild.model.params import ParamTable
 from ltxbuild.synthetic import shipped_config, write_checkpoint
 
 
@@ -32,6 +34,11 @@ def checkpoint(pristine: Path, tmp_path: Path) -> Checkpoint:
     (model,) = (tmp_path / "copy").glob("*tiny.safetensors")
     (upsampler,) = (tmp_path / "copy").glob("*upsampler*")
     return Checkpoint(model, tmp_path / "copy/gemma", upsampler)
+
+
+def tables(config: ModelConfig) -> dict[str, ParamTable]:
+    """The tables of every component."""
+    return {name: component.table(config) for name, component in COMPONENTS.items()}
 
 
 def rewrite(
@@ -60,7 +67,7 @@ def rewrite(
 def refusal(checkpoint: Checkpoint) -> str:
     """The message that a damaged checkpoint gets."""
     with pytest.raises((CheckpointError, SafetensorsError)) as caught:
-        validate(checkpoint, read_config(checkpoint))
+        validate(checkpoint, tables(read_config(checkpoint)))
     assert caught.value.exit_code == 2
     return caught.value.message
 
@@ -69,7 +76,7 @@ def test_the_synthetic_checkpoint_fits(checkpoint: Checkpoint) -> None:
     """What make-tiny-checkpoint writes is complete: configuration and every tensor."""
     config = read_config(checkpoint)
     assert config == shipped_config("ltx-2.3-tiny")
-    files = validate(checkpoint, config)
+    files = validate(checkpoint, tables(config))
     assert files["model.diffusion_model.patchify_proj.weight"] == checkpoint.model
     assert files["language_model.model.norm.weight"].parent == checkpoint.text_encoder
     assert files["final_conv.weight"] == checkpoint.upsampler
@@ -77,8 +84,6 @@ def test_the_synthetic_checkpoint_fits(checkpoint: Checkpoint) -> None:
 
 def test_the_full_model_has_the_official_number_of_tensors() -> None:
     """At 22 B the tables of the single file name 5947 tensors, each once."""
-    from ltxbuild.components import tables
-
     keys = [
         key
         for table in tables(shipped_config("ltx-2.3-22b")).values()
