@@ -58,7 +58,10 @@ def blend(tiles: Sequence[Tile], height: int, width: int, decode: Decode) -> Ite
         start, stop = group[0].out_start[0], group[0].out_stop[0]
         for tile in group:
             _add(buffer[: stop - start], tile, decode(tile))
-        following = groups[index + 1][0].out_start[0] if index + 1 < len(groups) else stop
+        if index + 1 == len(groups):
+            yield buffer[: stop - start]
+            return
+        following = groups[index + 1][0].out_start[0]
         yield buffer[: following - start]
         _shift(buffer, following - start, stop - following)
 

@@ -1,0 +1,41 @@
+"""What the runtime's tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ltx_run.job import Job, Request, prepare
+from ltx_run.lookup import find
+
+PROMPT = "a red ball rolls"
+
+
+@dataclass
+class Log:
+    """An observer that remembers what it was told."""
+
+    events: list[str] = field(default_factory=list)
+    on_start: Callable[[str], None] = lambda label: None
+
+    def start(self, label: str, total: int) -> None:
+        self.on_start(label)
+        self.events.append(f"{label} {total}")
+
+    def advance(self) -> None:
+        self.events.append("advance")
+
+    def finish(self) -> None:
+        self.events.append("finish")
+
+
+def request(folder: Path, **changes: object) -> Request:
+    """A request with defaults for tests; outputs go to `folder`."""
+    fields: dict[str, object] = {"prompt": PROMPT, "output": folder / "out.mp4", "seed": 10}
+    return Request(**{**fields, **changes})
+
+
+def job(bundle: Path, folder: Path, **changes: object) -> Job:
+    """A checked request for a bundle."""
+    return prepare(request(folder, **changes), find(str(bundle)))

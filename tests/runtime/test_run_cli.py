@@ -1,0 +1,200 @@
+"""`ltx-run` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import toy
+from click.shell_completion import ShellComplete
+from runtime_helpers import PROMPT
+
+from ltx_cache.store import Store
+from ltx_run.bundle import Bundle, decode
+from ltx_run.cli import cli
+from ltx_run.console import guarded
+from ltx_run.lookup import MANIFEST
+from ltx_run.safetensors import SafetensorsFile
+from ltx_run.tensors import write
+
+HEAVY = "numpy jaxlib jax av rich msgspec tokenizers ml_dtypes filelock huggingface_hub ltx_run.run"
+
+
+def ltx_run(*arguments: object, before: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own; `before` is Python to run first."""
+    code = f"import sys\n{before}\nfrom ltx_run.cli import main\nsys.argv[0] = 'ltx-run'\nmain()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+class Inside:
+    """Runs the command in this process, which is quicker."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        """Exit code, standard output, standard error."""
+        with pytest.raises(SystemExit) as caught:
+            guarded(lambda: cli([str(a) for a in arguments], prog_name="ltx-run"))
+        code = caught.value.code
+        assert isinstance(code, int)
+        return code, *self._capsys.readouterr()
+
+
+@pytest.fixture
+def inside(capsys: pytest.CaptureFixture[str]) -> Inside:
+    """`ltx-run` in this process."""
+    return Inside(capsys)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Help costs click and nothing else, and shows examples."""
+    check = (
+        "import atexit\n"
+        f"atexit.register(lambda: print([m for m in {HEAVY.split()} if m in sys.modules], file=sys.stderr))"
+    )
+    done = ltx_run("--help", before=check)
+    assert done.returncode == 0
+    assert done.stderr.strip() == "[]"
+    assert 'ltx-run cpu-tiny --prompt "a red ball rolls to the left" -o ball.mp4' in done.stdout
+
+
+def test_run_talks_on_standard_error(bundles: dict[int, Path], tmp_path: Path) -> None:
+    """Progress and table go to standard error, JSON alone to standard output; quiet prints nothing."""
+    out = tmp_path / "out.mp4"
+    done = ltx_run(bundles[1], "-p", PROMPT, "-o", out, "--json", "-v")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["output"] == str(out)
+    assert all(
+        word in done.stderr for word in ("variant default", "seed 10", "denoise_step", "GFLOP/s", "wrote")
+    )
+    quiet = ltx_run(bundles[1], "-p", PROMPT, "-o", out, "-q", "--offline")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+def test_same_seed_same_video(inside: Inside, bundles: dict[int, Path], tmp_path: Path) -> None:
+    """Two runs with one seed give equal latents, another seed others; four devices agree with one."""
+
+    def latent(name: str, devices: int, seed: int) -> np.ndarray:
+        kept = tmp_path / f"{name}.safetensors"
+        options = ("-p", PROMPT, "-o", tmp_path / "out.mp4", "--seed", seed, "--tensors-out", kept, "-q")
+        assert inside(bundles[devices], *options) == (0, "", "")
+        return SafetensorsFile(kept).view("latent.stage1.video")
+
+    first = latent("a", 1, 7)
+    assert np.array_equal(first, latent("b", 1, 7))
+    assert np.abs(first - latent("c", 4, 7)).max() <= 1e-6
+    assert np.abs(first - latent("d", 1, 8)).max() > 0.1
+
+
+def test_wrong_input_is_refused_with_exit_code_2(
+    inside: Inside, bundles: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each mistake has one line that says what, and code 2; nothing is written and no traceback is shown."""
+    monkeypatch.setenv("LTX_HOME", str(tmp_path / "home"))
+    out, bad = tmp_path / "out.mp4", tmp_path / "bad.safetensors"
+    write(bad, {"nothing": np.zeros(1, np.float32)})
+    bundle = bundles[1]
+    cases: list[tuple[list[object], str]] = [
+        ([bundle, "-p", PROMPT, "-o", tmp_path / "out.avi"], "the suffix must be one of .mp4"),
+        ([bundle, "-p", PROMPT, "-o", tmp_path / "no" / "out.mp4"], "there is no directory"),
+        ([bundle, "-p", " ", "-o", out], "the prompt is empty"),
+        ([bundle, "-o", out], "there is no prompt"),
+        ([bundle, "-p", "rain " * 50, "-o", out], "51 tokens, the programs of this bundle take at most 8"),
+        ([bundle, "-p", PROMPT, "-o", out, "--variant", "tall"], "no variant tall"),
+        (
+            [bundle, "-p", PROMPT, "-o", out, "--tensors-in", bad],
+            "no tensor nothing",
+        ),
+        ([bundle, "-p", PROMPT, "-o", out, "--seed", "-1"], "-1 is not in the range"),
+        (["unknown-name", "-p", PROMPT, "-o", out], "no bundle unknown-name"),
+    ]
+    before = sorted(tmp_path.iterdir())
+    for arguments, words in cases:
+        code, output, errors = inside(*arguments)
+        assert (code, output) == (2, ""), (arguments, errors)
+        assert words in errors
+        assert "Traceback" not in errors
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_variants_are_chosen_and_listed(
+    inside: Inside, edit: Callable[..., Path], toy_bundle: Path, tmp_path: Path
+) -> None:
+    """Among several variants `default` is taken; without one they are listed with their sizes."""
+    manifest: Bundle = decode((toy_bundle / MANIFEST).read_bytes())
+    only = manifest.variants["default"]
+    slow = msgspec.structs.replace(only, fps=12.0)
+    options = (toy_bundle, "-p", PROMPT, "-o", tmp_path / "out.mp4")
+    edit(variants={"default": only, "slow": slow})
+    assert "variant default" in inside(*options)[2]
+    edit(variants={"fast": only, "slow": slow})
+    code, _, errors = inside(*options)
+    assert code == 2
+    assert "fast (32x16, 5 frames), slow (32x16, 5 frames)" in errors
+    code, _, errors = inside(*options, "--variant", "slow")
+    assert (code, "variant slow" in errors) == (0, True)
+
+
+def test_interrupt_exits_with_130(bundles: dict[int, Path], tmp_path: Path) -> None:
+    """Ctrl-C in the middle of a run is one line and code 130, and leaves no file."""
+    before = (
+        "from ltx_run import blend, run\n"
+        "def stop(*_):\n"
+        "    raise KeyboardInterrupt\n"
+        "    yield\n"
+        "run.blend = stop"
+    )
+    done = ltx_run(bundles[1], "-p", PROMPT, "-o", tmp_path / "out.mp4", "-q", before=before)
+    assert done.returncode == 130
+    assert done.stderr == f"interrupted: {tmp_path / 'out.mp4'} was not written\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_internal_errors_ask_for_a_report(bundles: dict[int, Path], tmp_path: Path, verbose: bool) -> None:
+    """A bug is one line with a request to report it; the traceback is shown if asked for."""
+    before = "from ltx_run import run\nrun.normal = None"
+    options = ["-v"] if verbose else []
+    done = ltx_run(bundles[1], "-p", PROMPT, "-o", tmp_path / "out.mp4", *options, before=before)
+    assert done.returncode == 1
+    assert "internal error: TypeError" in done.stderr
+    assert "report" in done.stderr
+    assert ("Traceback" in done.stderr) == verbose
+
+
+def test_offline_refuses_connections() -> None:
+    """With --offline every attempt to connect fails, whoever makes it."""
+    code = (
+        "import socket\n"
+        "from ltx_run.cli import _refuse_connections\n"
+        "_refuse_connections()\n"
+        "try:\n"
+        "    socket.create_connection(('127.0.0.1', 9))\n"
+        "except PermissionError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith("--offline refuses socket.")
+
+
+def test_shell_completes_bundle_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell is offered the names in the cache that begin with what is typed."""
+    monkeypatch.setenv("LTX_HOME", str(tmp_path))
+    store = Store(tmp_path)
+    for name in ("cpu-tiny", "cpu-tiny-tp4", "other"):
+        store.set_ref(name, store.put_bytes(name.encode()))
+    items = ShellComplete(cli, {}, "ltx-run", "_LTX_RUN_COMPLETE").get_completions([], "cpu")
+    assert [item.value for item in items] == ["cpu-tiny", "cpu-tiny-tp4"]
+
+
+def test_toy_prompt_is_what_the_toy_knows() -> None:
+    """The prompt of these tests has no unknown words, or the tests above would say little."""
+    assert set(PROMPT.split()) <= set(toy.VOCABULARY)
