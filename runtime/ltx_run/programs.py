@@ -19,7 +19,7 @@ from ltx_run.bundle import Program, TensorInput, WeightInput
 from ltx_run.lookup import OpenBundle
 from ltx_run.pjrt import Devices, Executable, Tensor
 from ltx_run.report import ProgramReport
-from ltx_run.weights import Weights
+from ltx_run.weights import Weights, available_memory
 
 Value = Tensor | NDArray[Any]
 
@@ -96,9 +96,14 @@ class Programs:
             self._weights[program.weights] = self._open(program.weights)
         code = self._source.path(program.executable).read_bytes()
         executable = self._devices.load(name, program, code)
-        if program.weights is not None:
+        if program.weights is not None and self._fits():
             self._weights[program.weights].read_ahead(self._stop)
         return executable, time.perf_counter() - started
+
+    def _fits(self) -> bool:
+        """Whether all open weight sets fit into memory; else reading ahead would push out what runs."""
+        # The kernel counts pages of mapped files as available, in use or not.
+        return sum(weights.size for weights in list(self._weights.values())) <= available_memory()
 
     def _open(self, name: str) -> Weights:
         record = self._manifest.weights[name]

@@ -11,33 +11,34 @@ Example:
 from __future__ import annotations
 
 import json
+import math
 import mmap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import ml_dtypes
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from ltx_cache.errors import LtxError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ALIGNMENT = 64
 MAX_HEADER = 100_000_000
 
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F16": np.dtype(np.float16),
-    "F32": np.dtype(np.float32),
-    "F64": np.dtype(np.float64),
-    "U8": np.dtype(np.uint8),
-    "I8": np.dtype(np.int8),
-    "I32": np.dtype(np.int32),
-    "I64": np.dtype(np.int64),
-    "BOOL": np.dtype(np.bool_),
+DTYPES: Mapping[str, tuple[str, int]] = {
+    "BF16": ("bfloat16", 2),
+    "F16": ("float16", 2),
+    "F32": ("float32", 4),
+    "F64": ("float64", 8),
+    "U8": ("uint8", 1),
+    "I8": ("int8", 1),
+    "I32": ("int32", 4),
+    "I64": ("int64", 8),
+    "BOOL": ("bool", 1),
 }
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+"""The format's dtypes: numpy's name and bytes per element. numpy itself is imported by views alone."""
+_BY_NAME = {name: (code, size) for code, (name, size) in DTYPES.items()}
 
 
 class SafetensorsError(LtxError):
@@ -48,9 +49,9 @@ class SafetensorsError(LtxError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor of a file: dtype, shape and byte range from the start of the file."""
+    """One tensor of a file: numpy's name of its dtype, shape, and byte range from the start of the file."""
 
-    dtype: np.dtype[Any]
+    dtype: str
     shape: tuple[int, ...]
     start: int
     stop: int
@@ -94,12 +95,12 @@ def read_header(path: Path) -> Header:
 
 def _entry(path: Path, name: str, info: Any, base: int) -> Entry:
     try:
-        dtype = DTYPES[info["dtype"]]
+        dtype, itemsize = DTYPES[info["dtype"]]
         shape = tuple(int(n) for n in info["shape"])
         start, stop = (base + int(offset) for offset in info["data_offsets"])
     except (KeyError, TypeError, ValueError):
         raise SafetensorsError(f"{path}: tensor {name} has an unusable header entry {info!r}") from None
-    expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    expected = math.prod(shape) * itemsize
     if min(shape, default=0) < 0 or start < base or stop - start != expected:
         raise SafetensorsError(
             f"{path}: tensor {name} of shape {list(shape)} needs {expected} bytes, "
@@ -108,18 +109,21 @@ def _entry(path: Path, name: str, info: Any, base: int) -> Entry:
     return Entry(dtype, shape, start, stop)
 
 
-def header_bytes(
-    tensors: Iterable[tuple[str, np.dtype[Any], tuple[int, ...]]], metadata: Mapping[str, str]
-) -> bytes:
-    """The file's first bytes for tensors written in the given order, padded so that data starts aligned.
+def header_bytes(tensors: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+    """The file's first bytes, padded so that data starts aligned.
 
     Order tensors whose byte length is a multiple of 64 first, so that they are aligned too.
+
+    Args:
+        tensors: Name, dtype (numpy's name) and shape, in the order in which they are written.
+        metadata: Free text by key.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name, dtype, shape in tensors:
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [offset, offset + size]}
+        code, itemsize = _BY_NAME[dtype]
+        size = math.prod(shape) * itemsize
+        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [offset, offset + size]}
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
@@ -141,7 +145,10 @@ class SafetensorsFile:
 
     def view(self, name: str) -> NDArray[Any]:
         """Read-only array over the mapped bytes of one tensor."""
+        import ml_dtypes  # noqa: F401  makes numpy know bfloat16
+        import numpy as np
+
         entry = self.header.entries[name]
-        count = (entry.stop - entry.start) // entry.dtype.itemsize
-        flat = np.frombuffer(self.map, dtype=entry.dtype, count=count, offset=entry.start)
-        return flat.reshape(entry.shape)
+        dtype = np.dtype(entry.dtype)
+        count = (entry.stop - entry.start) // dtype.itemsize
+        return np.frombuffer(self.map, dtype=dtype, count=count, offset=entry.start).reshape(entry.shape)

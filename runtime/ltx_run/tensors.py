@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ltx_run.distribution import DTYPES
 from ltx_run.errors import BadTensor
 from ltx_run.flow import Signature
 from ltx_run.safetensors import SafetensorsFile, header_bytes
@@ -44,7 +43,7 @@ def read(path: Path, allowed: Mapping[str, Signature]) -> dict[str, Array]:
             listed = "\n".join(f"    {known} {signature}" for known, signature in allowed.items())
             raise BadTensor(f"{path}: the plan has no tensor {name}", hint=f"it has:\n{listed}")
         shape, dtype = allowed[name]
-        if entry.shape != shape or entry.dtype != DTYPES[dtype]:
+        if entry.shape != shape or entry.dtype != dtype:
             found = f"{entry.dtype}{list(entry.shape)}"
             raise BadTensor(f"{path}: {name} is {found}, the plan has {allowed[name]}")
     return {name: file.view(name) for name in file.header.entries}
@@ -60,7 +59,7 @@ def write(path: Path, tensors: Mapping[str, Array]) -> None:
     ordered = sorted(tensors.items(), key=lambda item: item[1].nbytes % 64 != 0)
     try:
         with temporary.open("wb") as file:
-            file.write(header_bytes(((name, array.dtype, array.shape) for name, array in ordered), {}))
+            file.write(header_bytes(((name, array.dtype.name, array.shape) for name, array in ordered), {}))
             for _, array in ordered:
                 file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             file.flush()

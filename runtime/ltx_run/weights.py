@@ -75,9 +75,7 @@ class Weights:
         return array
 
     def read_ahead(self, stop: threading.Event) -> None:
-        """Ask the kernel to read the files into its cache, unless they would not fit beside the rest."""
-        if self.size > available_memory():
-            return
+        """Ask the kernel to read the files into its cache."""
         for file in self._files():
             for start in range(0, len(file.map), CHUNK):
                 if stop.is_set():
