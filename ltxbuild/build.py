@@ -17,9 +17,8 @@ import msgspec
 
 from ltx_cache.blobref import BlobRef
 from ltx_cache.store import Hit, Store
-from ltx_run.bundle import Program, WeightSet
+from ltx_run.bundle import Blob, Program, WeightSet
 from ltx_run.fingerprint import runtime_version
-from ltxbuild.bundler import weight_set
 from ltxbuild.checkpoint import Checkpoint, validate
 from ltxbuild.errors import BuildFailed
 from ltxbuild.planner import BuildPlan, PlannedProgram, PlannedWeights
@@ -186,8 +185,16 @@ def _shard(
             store,
             lambda amount: progress.advance(task, amount),
         )
-        weights = weight_set(result, item.key)
+        weights = WeightSet(
+            shared=_blob(result.shared) if result.shared else None,
+            ranks=tuple(_blob(ref) for ref in result.ranks),
+            key=item.key.digest,
+        )
         blobs = [*result.ranks, *([result.shared] if result.shared else [])]
         store.put_entry(item.key, msgspec.to_builtins(weights), blobs)
     progress.finish(task, f"{len(blobs)} file{'s' * (len(blobs) != 1)}")
     return weights
+
+
+def _blob(ref: BlobRef) -> Blob:
+    return Blob(sha256=ref.sha256, size=ref.size)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ltx_cache.blobref import BlobRef
-from ltx_cache.key import Key
 from ltx_cache.store import Store
 from ltx_run import bundle as manifest
 from ltxbuild import __version__
@@ -14,21 +13,7 @@ from ltxbuild.keys import compiler_versions
 from ltxbuild.planner import BuildPlan
 from ltxbuild.programs import MODULES
 from ltxbuild.recipe import Recipe
-from ltxbuild.sharder import ShardedWeights
 from ltxbuild.sources import source_digest
-
-
-def weight_set(result: ShardedWeights, key: Key) -> manifest.WeightSet:
-    """The bundle's record of a weight set."""
-    return manifest.WeightSet(
-        shared=_blob(result.shared) if result.shared else None,
-        ranks=tuple(_blob(blob) for blob in result.ranks),
-        key=key.digest,
-    )
-
-
-def _blob(ref: BlobRef) -> manifest.Blob:
-    return manifest.Blob(sha256=ref.sha256, size=ref.size)
 
 
 def publish(
@@ -59,7 +44,7 @@ def publish(
         },
         programs=dict(programs),
         weights=dict(weights),
-        tokenizer=_blob(tokenizer),
+        tokenizer=manifest.Blob(sha256=tokenizer.sha256, size=tokenizer.size),
         provenance=_provenance(plan.recipe, files),
     )
     blob = store.put_bytes(manifest.encode(bundle))

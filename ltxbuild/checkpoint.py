@@ -188,6 +188,6 @@ def _compare(tables: Mapping[str, ParamTable], found: Mapping[str, Entry]) -> li
                 problems.append(f"extra: {key} {list(entry.shape)}")
         elif entry.shape != expected[key]:
             problems.append(f"shape: {key} is {list(entry.shape)}, expected {list(expected[key])}")
-        elif entry.dtype.name not in FLOATS:
-            problems.append(f"dtype: {key} is {entry.dtype.name}, expected one of {', '.join(FLOATS)}")
+        elif entry.dtype not in FLOATS:
+            problems.append(f"dtype: {key} is {entry.dtype}, expected one of {', '.join(FLOATS)}")
     return problems

@@ -134,7 +134,7 @@ def _weight_inputs(
 ) -> list[WeightInput]:
     inputs = []
     for spec in table:
-        axes, dtype = partition(spec, rules), storage_dtype(spec, precision).name
+        axes, dtype = partition(spec, rules), storage_dtype(spec, precision)
         if unroll and spec.stacked:
             inputs += [
                 WeightInput(name=spec.name, shape=spec.shape[1:], dtype=dtype, spec=axes[1:], layer=layer)

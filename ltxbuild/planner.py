@@ -20,7 +20,7 @@ from ltxbuild.keys import program_key, weights_key
 from ltxbuild.model.params import ParamTable
 from ltxbuild.pipeline import Blueprint, blueprint
 from ltxbuild.placement import Placement, place
-from ltxbuild.precision import storage_dtype
+from ltxbuild.precision import ITEMSIZE, storage_dtype
 from ltxbuild.profiles import partition
 from ltxbuild.programspec import ProgramSpec
 from ltxbuild.recipe import Recipe
@@ -141,7 +141,7 @@ def weight_bytes(table: ParamTable, placement: Placement, precision: str) -> int
     total = 0
     for spec in table:
         parts = math.prod(placement.mesh[axis] for axis in partition(spec, placement.rules) if axis)
-        total += spec.size // parts * storage_dtype(spec, precision).itemsize
+        total += spec.size // parts * ITEMSIZE[storage_dtype(spec, precision)]
     return total
 
 

@@ -6,6 +6,7 @@ memory maps in the order they are written, so each byte is read once and written
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from ltx_cache.blobref import BlobRef
 from ltx_cache.store import Store
 from ltx_run.safetensors import ALIGNMENT, SafetensorsFile, header_bytes
 from ltxbuild.model.params import ParamSpec, ParamTable
-from ltxbuild.precision import DTYPES, storage_dtype
+from ltxbuild.precision import ITEMSIZE, storage_dtype
 from ltxbuild.profiles import device_count, partition, shard_slices
 
 Array = NDArray[Any]
@@ -74,7 +75,7 @@ def _extent(slices: tuple[slice, ...]) -> tuple[int, ...]:
 
 def _bytes(part: tuple[ParamSpec, tuple[slice, ...]], precision: str) -> int:
     spec, slices = part
-    return int(np.prod(_extent(slices), dtype=np.int64)) * storage_dtype(spec, precision).itemsize
+    return math.prod(_extent(slices)) * ITEMSIZE[storage_dtype(spec, precision)]
 
 
 def shard(
@@ -163,5 +164,5 @@ def convert(tensor: Array, spec: ParamSpec, precision: str) -> Array:
     """
     if spec.layout is not None:
         tensor = tensor.reshape(spec.layout.view).transpose(spec.layout.permute)
-    rounded = tensor.astype(DTYPES[precision], copy=False)
+    rounded = tensor.astype(precision, copy=False)
     return rounded.astype(storage_dtype(spec, precision), copy=False)

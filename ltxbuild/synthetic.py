@@ -10,8 +10,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator
-from functools import cache
-from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,8 @@ from ltx_run.safetensors import header_bytes
 from ltxbuild.components import COMPONENTS, ModelConfig
 from ltxbuild.filters import lowpass_filter, mel_filterbank, stft_basis
 from ltxbuild.gemma_directory import IMAGE_TOKENS, gemma_config, tokenizer_json, vision_shapes
-from ltxbuild.model.config import GemmaConfig, LtxConfig, UpsamplerConfig
 from ltxbuild.model.params import ParamSpec
+from ltxbuild.shipped import shipped, shipped_config
 
 MODEL_FILE = "ltx-2.3-tiny.safetensors"
 UPSAMPLER_FILE = "ltx-2.3-tiny-upsampler-x2.safetensors"
@@ -32,24 +30,9 @@ GEMMA_DIRECTORY = "gemma"
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOAT32 = np.dtype(np.float32)
 Shapes = dict[str, tuple[int, ...]]
-
-
-@cache
-def shipped(name: str) -> dict[str, Any]:
-    """A model configuration that comes with the package, as raw JSON: `ltx`, `gemma`, `upsampler`."""
-    text = (package_files("ltxbuild") / "data" / f"{name}.json").read_text(encoding="utf-8")
-    data: dict[str, Any] = json.loads(text)
-    return data
-
-
-def shipped_config(name: str) -> ModelConfig:
-    """A model configuration that comes with the package."""
-    data = shipped(name)
-    return ModelConfig(
-        LtxConfig.model_validate(data["ltx"]),
-        GemmaConfig.model_validate(data["gemma"]),
-        UpsamplerConfig.model_validate(data["upsampler"]),
-    )
+VOCODER_GAINS = {".convs2.": 0.3, ".conv_post.": 0.2}
+"""The vocoder sums many residual branches and clamps the result to [-1, 1]. At full size a rounding of its
+input would grow tenfold on the way through, and most samples would lie on the clamp."""
 
 
 def write_checkpoint(directory: Path, name: str = "ltx-2.3-tiny", seed: int = 0) -> tuple[Path, Path, Path]:
@@ -128,7 +111,7 @@ def _gemma_files(text_config: dict[str, Any]) -> dict[str, Any]:
 
 def write_file(path: Path, shapes: Shapes, metadata: dict[str, str], seed: int) -> None:
     """Write random tensors tensor by tensor, in key order; scale-shift tables in f32, the rest in bf16."""
-    tensors = [(key, _dtype(key), shapes[key]) for key in sorted(shapes)]
+    tensors = [(key, _dtype(key).name, shapes[key]) for key in sorted(shapes)]
     with path.open("wb") as file:
         file.write(header_bytes(tensors, metadata))
         for key, dtype, shape in tensors:
@@ -158,8 +141,7 @@ def random_tensor(key: str, shape: tuple[int, ...], seed: int) -> NDArray[np.flo
         return values * np.float32(0.3)
     if len(shape) > 1:
         fan_in = max(1, math.prod(shape[1:]))
-        # The vocoder clamps its waveform to [-1, 1]; at full size most samples would lie on the clamp.
-        gain = 0.05 if key.endswith("conv_post.weight") else 1.0
+        gain = next((gain for part, gain in VOCODER_GAINS.items() if part in key), 1.0)
         return values if last == "learnable_registers" else values * np.float32(gain / math.sqrt(fan_in))
     if last == "std-of-means" or (last == "weight" and key.endswith(("q_norm.weight", "k_norm.weight"))):
         return 1 + np.float32(0.1) * values

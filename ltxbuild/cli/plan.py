@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
 from ltx_cache.store import Hit, Miss
 from ltx_run.console import data_console, human_bytes
 from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
 from ltxbuild.cli.planning import CheckpointOverrides, planned, read_recipe
 from ltxbuild.planner import BuildPlan, PlannedProgram
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @click.command("plan")
@@ -79,6 +81,8 @@ def summary(plan: BuildPlan) -> dict[str, Any]:
 
 
 def _programs_table(plan: BuildPlan) -> Table:
+    from rich.table import Table
+
     table = Table(title=f"{plan.recipe.name}: programs")
     for heading in ("program", "geometry", "state"):
         table.add_column(heading)
@@ -99,6 +103,8 @@ def _programs_table(plan: BuildPlan) -> Table:
 
 
 def _weights_table(plan: BuildPlan) -> Table:
+    from rich.table import Table
+
     table = Table(title="weight sets")
     table.add_column("component")
     table.add_column("state")

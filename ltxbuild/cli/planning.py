@@ -12,7 +12,7 @@ from ltxbuild.components import ModelConfig
 from ltxbuild.fetch import locate
 from ltxbuild.planner import BuildPlan, plan_build
 from ltxbuild.recipe import Recipe, load
-from ltxbuild.synthetic import shipped_config
+from ltxbuild.shipped import shipped_config
 
 
 @dataclass(frozen=True)

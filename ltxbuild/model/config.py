@@ -278,7 +278,7 @@ class GemmaConfig(_Config):
     @model_validator(mode="before")
     @classmethod
     def _both_spellings(cls, data: Any) -> Any:
-        """transformers 5 nests the two RoPE bases under `rope_parameters`."""
+        """Transformers 5 nests the two RoPE bases under `rope_parameters`."""
         if not isinstance(data, dict) or not isinstance(data.get("rope_parameters"), dict):
             return data
         full = data["rope_parameters"].get("full_attention", {})

@@ -30,7 +30,7 @@ def params(gemma: GemmaConfig, transformer: TransformerConfig) -> ParamTable:
     shape = (gemma.vocab_size, gemma.hidden_size)
     return (
         ParamSpec("embed_tokens", shape, ("vocab", None), (f"{TOWER}.embed_tokens.weight",)),
-        *prefixed("layers", layers),
+        *prefixed("blocks", layers),
         *vector("norm", f"{TOWER}.norm.weight", gemma.hidden_size),
         *prefixed("projection", features.params(gemma, transformer)),
     )
@@ -68,7 +68,7 @@ def encode(
     """Turn padded prompts into the features that the connectors read.
 
     Args:
-        params: Tree of `params`; `layers` may also be a sequence of per-layer trees.
+        params: Tree of `params`; `blocks` may also be a sequence of per-layer trees.
         tokens: Token ids `[B, S]`, int32, below the vocabulary's size. Positions count pads as well.
         mask: `[B, S]`, True for real tokens.
         config: Config of the tower.
@@ -91,7 +91,7 @@ def encode(
 
     flags = (np.arange(config.num_hidden_layers, dtype=np.int32), np.asarray(config.is_full_attention))
     start = (state, features.start(projection, *tokens.shape))
-    state, sums = run_layers(body, start, params["layers"], flags)
+    state, sums = run_layers(body, start, params["blocks"], flags)
     last = _norm(state, params["norm"], config)
     sums = features.add_state(projection, sums, last, config.num_hidden_layers, mask)
     return features.finish(projection, sums, state.dtype)

@@ -1,11 +1,16 @@
-"""Noise schedules: sigma per step, falling to zero. Plans are made from them, so nothing here imports jax."""
+"""Noise schedules: sigma per step, falling to zero.
+
+Plans are made from them: jax is not imported here, and numpy only where a schedule is computed.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 DISTILLED_STAGE_1 = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0)
 DISTILLED_STAGE_2 = (0.909375, 0.725, 0.421875, 0.0)
@@ -33,6 +38,8 @@ def shifted(steps: int, tokens: int = MAX_TOKENS) -> tuple[float, ...]:
     Raises:
         ValueError: `steps` is less than 2: the stretch needs one sigma below the first.
     """
+    import numpy as np
+
     if steps < 2:
         raise ValueError(f"a shifted schedule needs at least 2 steps, got {steps}")
     slope = (MAX_SHIFT - BASE_SHIFT) / (MAX_TOKENS - BASE_TOKENS)

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ltx_run.safetensors import NAMES, SafetensorsError, SafetensorsFile, header_bytes
+from ltx_run.safetensors import SafetensorsError, SafetensorsFile, header_bytes
 from ltxbuild.checkpoint import Checkpoint, read_config, validate
 from ltxbuild.components import COMPONENTS, ModelConfig
 from ltxbuild.errors import CheckpointError
 from ltxbuild.model.params import ParamTable
-from ltxbuild.synthetic import shipped_config, write_checkpoint
+from ltxbuild.shipped import shipped_config
+from ltxbuild.synthetic import write_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -59,9 +60,8 @@ def rewrite(
     changed = dict(file.header.metadata)
     if metadata:
         metadata(changed)
-    parts = [header_bytes([(k, t.dtype, t.shape) for k, t in tensors.items()], changed)]
+    parts = [header_bytes([(k, t.dtype.name, t.shape) for k, t in tensors.items()], changed)]
     path.write_bytes(b"".join([*parts, *(t.tobytes() for t in tensors.values())]))
-    assert set(NAMES) >= {t.dtype for t in tensors.values()}
 
 
 def refusal(checkpoint: Checkpoint) -> str:

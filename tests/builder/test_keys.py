@@ -16,7 +16,7 @@ from ltx_cache.store import Store
 from ltxbuild import keys
 from ltxbuild.planner import plan_build
 from ltxbuild.recipe import Recipe
-from ltxbuild.synthetic import shipped_config
+from ltxbuild.shipped import shipped_config
 
 BASE: dict[str, Any] = {
     "name": "law",
@@ -124,7 +124,7 @@ from pathlib import Path
 from ltx_cache.store import Store
 from ltxbuild.planner import plan_build
 from ltxbuild.recipe import Recipe
-from ltxbuild.synthetic import shipped_config
+from ltxbuild.shipped import shipped_config
 base, files = json.loads(sys.argv[1])
 plan = plan_build(Recipe.model_validate(base), shipped_config("ltx-2.3-tiny"), Store(Path("store")), files)
 print(json.dumps({name: item.key.digest for name, item in plan.programs.items()}))

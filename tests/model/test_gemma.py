@@ -93,8 +93,8 @@ def test_sliding_window_changes_the_features() -> None:
 def test_written_out_layers_equal_scanned_ones(case: Case) -> None:
     """A sequence of layer trees gives what the stacked tree gives."""
     params = load(case.table, case.state)
-    layers = [jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"]) for i in range(oracle.LAYERS)]
-    scanned, written = case.ours(params), case.ours({**params, "layers": layers})
+    layers = [jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"]) for i in range(oracle.LAYERS)]
+    scanned, written = case.ours(params), case.ours({**params, "blocks": layers})
     for one, other in zip(scanned, written, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
 

@@ -181,7 +181,7 @@ class Folder:
         """Add a safetensors file."""
         from ltx_run.safetensors import header_bytes
 
-        header = header_bytes(((name, array.dtype, array.shape) for name, array in arrays.items()), {})
+        header = header_bytes(((name, array.dtype.name, array.shape) for name, array in arrays.items()), {})
         return self.blob(header + b"".join(array.tobytes() for array in arrays.values()))
 
 
