@@ -18,7 +18,6 @@ Example:
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 
 from ltx_run.bundle import Program, TensorSpec
 from ltx_run.distribution import Distribution
+from ltx_run.dlpack import view
 from ltx_run.errors import BundleInvalid, ProgramFailed
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # or XLA greets on standard error
@@ -76,7 +76,8 @@ class Tensor:
             order = _jax.DeviceList((*row[rank:], *row[:rank]))
             rotated = _jax.GSPMDSharding(order, xla.HloSharding.replicate())
             array = _jax.reorder_shards(array, rotated, _jax.ArrayCopySemantics.REUSE_INPUT)
-        return _view(array, self.distribution.part_shape, self.distribution.dtype)
+        capsule = _jax.buffer_to_dlpack_managed_tensor(array)
+        return view(capsule, self.distribution.part_shape, self.distribution.dtype)
 
     def copy(self) -> Tensor:
         """The same values in memory of their own."""
@@ -243,32 +244,3 @@ def _distributions(name: str, specs: Sequence[TensorSpec], mesh: dict[str, int])
         return [Distribution.of(spec.shape, spec.dtype, spec.spec, mesh) for spec in specs]
     except ValueError as error:
         raise BundleInvalid(f"program {name}: {error}") from None
-
-
-class _View:
-    """Memory of a DLPack capsule as numpy takes it; the capsule lives as long as the view."""
-
-    def __init__(self, capsule: object, address: int, size: int) -> None:
-        self._capsule = capsule
-        self.__array_interface__ = {
-            "shape": (size,), "typestr": "|u1", "data": (address, True), "version": 3,
-        }  # fmt: skip
-
-
-_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_capsule_pointer.restype = ctypes.c_void_p
-_capsule_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-
-
-def _view(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """The first shard of an array in host memory, read-only."""
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if not size:
-        return np.empty(shape, dtype)
-    capsule = _jax.buffer_to_dlpack_managed_tensor(array)
-    # The capsule holds a DLManagedTensor, whose first field is the data pointer.
-    tensor = _capsule_pointer(capsule, b"dltensor")
-    address = ctypes.c_void_p.from_address(tensor).value
-    if address is None:
-        raise ProgramFailed("a result has no memory on the device")
-    return np.asarray(_View(capsule, address, size)).view(dtype).reshape(shape)
