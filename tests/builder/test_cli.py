@@ -1,0 +1,151 @@
+"""The builder's command line: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ltx_cache.store import Store
+from ltxbuild.errors import BuildFailed
+from ltxbuild.worker import environment
+from ltxbuild.workers import WorkerPool
+
+ROOT = Path(__file__).parents[2]
+TINY = str(ROOT / "recipes/cpu_tiny.yaml")
+HEAVY = {"jax", "jaxlib", "torch", "transformers", "huggingface_hub", "numpy", "pydantic", "rich"}
+
+
+def ltxbuild(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with its own cache."""
+    return subprocess.run(
+        [sys.executable, "-c", "from ltxbuild.cli.main import main; main()", *arguments],
+        env={**os.environ, "LTX_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`--help` and the list of commands need click alone."""
+    code = (
+        "import sys, json; sys.argv = ['ltxbuild', '--help']\n"
+        "from ltxbuild.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(json.dumps([name for name in sys.modules if '.' not in name]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "make-tiny-checkpoint" in done.stdout
+    assert not HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_an_empty_cache_lists_nothing_and_says_what_to_do(tmp_path: Path) -> None:
+    """The hint goes to standard error, data to standard output."""
+    done = ltxbuild(tmp_path, "list", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {})
+    assert "ltxbuild compile" in ltxbuild(tmp_path, "list").stderr
+
+
+def test_plan_as_json_needs_no_checkpoint_with_programs_only(tmp_path: Path) -> None:
+    """The full-size model is planned from the shipped configuration."""
+    recipe = str(ROOT / "recipes/v6e8_two_stage.yaml")
+    done = ltxbuild(tmp_path, "plan", recipe, "--programs-only", "--json")
+    plan = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert not plan["complete"]
+    stage2 = plan["programs"]["denoise_from.16x32x48a126f24s3"]
+    assert stage2["state"] == "miss"
+    assert stage2["attention"] == "blocked"
+    assert stage2["devices"] == 8
+    assert plan["weights"]["transformer"]["state"] == "no checkpoint"
+    assert 5.0e9 < plan["weights"]["transformer"]["bytes_per_device"] < 6.5e9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("compile", "nowhere.yaml"), 2, "cannot read recipe nowhere.yaml"),
+        (("compile", str(ROOT / "recipes/trn2_halfres.yaml")), 3, "cannot compile for neuron yet"),
+        (
+            ("compile", TINY, "--programs-only", "--only", "vocodr"),
+            2,
+            "no such program (there are: text_encoder",
+        ),
+        (("compile", TINY, "--checkpoint", "nowhere.safetensors"), 2, "nowhere.safetensors does not exist"),
+        (("show", "nothing"), 2, "nothing"),
+        (("compile",), 2, "Missing argument"),
+        (("compile", TINY, "--jobs", "0"), 2, "not in the range"),
+    ],
+)
+def test_errors_are_one_message_and_an_exit_code(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    """No traceback, nothing on standard output."""
+    done = ltxbuild(tmp_path, *arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A recipe with a compiler flag that doesn't exist."""
+    path = tmp_path / "broken.yaml"
+    path.write_text(
+        f"extends: {TINY}\nname: broken\n"
+        "programs: {audio_decoder: {flags: {xla_no_such_flag: true}}}\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def test_a_failed_compile_is_shown_and_never_cached(tmp_path: Path, broken: Path) -> None:
+    """The compiler's words and the log are shown; a second try compiles again; other flags succeed."""
+    home = tmp_path / "home"
+    for _ in range(2):
+        done = ltxbuild(home, "compile", str(broken), "--programs-only", "--only", "audio_decoder")
+        assert done.returncode == 1
+        assert "audio_decoder.18 did not compile" in done.stderr
+        assert "xla_no_such_flag" in done.stderr
+        assert (home / "logs/audio_decoder.18.log").stat().st_size > 0
+        assert not list(home.glob("entries/program/*"))
+    done = ltxbuild(home, "compile", TINY, "--programs-only", "--only", "audio_decoder")
+    assert done.returncode == 0, done.stderr
+    assert len(list(home.glob("entries/program/*"))) == 1
+    assert "not published" in done.stderr
+
+
+def test_a_killed_compiler_fails_its_job_alone(tmp_path: Path) -> None:
+    """A process killed from outside, as for lack of memory, is reported with its signal; the pool goes on."""
+    with WorkerPool(1, Store(tmp_path / "home"), environment("native", 1)) as pool:
+
+        def kill() -> None:
+            while not pool._started:
+                time.sleep(0.01)
+            pool._started[0].process.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(BuildFailed, match="killed by signal 9"):
+            pool.compile("victim", {})
+        killer.join()
+        with pytest.raises(BuildFailed, match="KeyError"):
+            pool.compile("next", {})
+
+
+def test_the_compile_environment_is_scrubbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables that reach code generation are dropped; the recipe's own are set."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    env = environment("avx2", 4)
+    assert env["XLA_FLAGS"] == "--xla_force_host_platform_device_count=4 --xla_cpu_max_isa=AVX2"
+    assert "JAX_ENABLE_X64" not in env
