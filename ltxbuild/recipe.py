@@ -27,16 +27,38 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class LoraSection(_Section):
+    """One LoRA file and how strongly it is merged."""
+
+    file: str = Field(description="LoRA (.safetensors) in the official layout: path or hf://org/repo/file")
+    strength: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+
+
 class CheckpointSection(_Section):
     """Where the weights are: local paths (relative to the recipe) or `hf://org/repo/file`."""
 
     model: str | None = Field(None, description="single-file LTX-2.3 checkpoint (.safetensors)")
     text_encoder: str | None = Field(None, description="Gemma-3 directory")
     upsampler: str | None = Field(None, description="latent upsampler (.safetensors), two-stage pipelines")
+    loras: tuple[LoraSection, ...] = Field(
+        (), description="LoRAs to merge into the model's weights, in order"
+    )
+    distilled_lora: LoraSection | None = Field(
+        None, description="LoRA that makes the weights of the second stage of guided two-stage pipelines"
+    )
+    distilled: str | None = Field(
+        None, description="distilled single-file checkpoint for that stage, in place of `distilled_lora`"
+    )
     config: Literal["ltx-2.3-22b", "ltx-2.3-tiny"] = Field(
         "ltx-2.3-22b",
         description="model configuration to use with --programs-only, when there are no weights",
     )
+
+    @model_validator(mode="after")
+    def _one_way_to_distil(self) -> CheckpointSection:
+        if self.distilled is not None and self.distilled_lora is not None:
+            raise ValueError("has both distilled and distilled_lora; the second stage takes one of them")
+        return self
 
 
 class TargetSection(_Section):
@@ -200,10 +222,19 @@ def _anchor_paths(data: dict[str, Any], path: Path) -> None:
     section = data.get("checkpoint")
     if not isinstance(section, dict):
         return
-    for field in ("model", "text_encoder", "upsampler"):
-        value = section.get(field)
-        if isinstance(value, str) and "://" not in value and not Path(value).is_absolute():
-            section[field] = str((path.parent / value).resolve())
+    loras = section.get("loras")
+    entries = [section.get("distilled_lora"), *(loras if isinstance(loras, list) else [])]
+    for field in ("model", "text_encoder", "upsampler", "distilled"):
+        _anchor(section, field, path)
+    for entry in entries:
+        if isinstance(entry, dict):
+            _anchor(entry, "file", path)
+
+
+def _anchor(section: dict[str, Any], field: str, path: Path) -> None:
+    value = section.get(field)
+    if isinstance(value, str) and "://" not in value and not Path(value).is_absolute():
+        section[field] = str((path.parent / value).resolve())
 
 
 def _explain(problem: Any, data: dict[str, Any]) -> str:
@@ -230,5 +261,7 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
         "programs": ProgramSection,
     }
     section = sections.get(str(location[0]), Recipe) if location else Recipe
+    if location[1:2] in (("loras",), ("distilled_lora",)):
+        section = LoraSection
     extra = ["extends"] if section is Recipe else []
     return [*section.model_fields, *extra]
