@@ -18,7 +18,7 @@ import msgspec
 from ltx_cache.blobref import BlobRef
 from ltx_cache.store import Hit, Store
 from ltx_run.bundle import Blob, Program, WeightSet
-from ltx_run.fingerprint import runtime_version
+from ltx_run.fingerprint import code_features, runtime_version
 from ltxbuild.checkpoint import Checkpoint, validate
 from ltxbuild.errors import BuildFailed
 from ltxbuild.planner import BuildPlan, PlannedProgram, PlannedWeights
@@ -118,8 +118,8 @@ def _compile(
             return msgspec.convert(found.value, Program)
         progress.start(name, None)
         result = pool.compile(name, _job(plan, item))
-        program = _record(item, result)
-        executable = BlobRef(program.executable.sha256, program.executable.size)
+        executable = BlobRef(**result["executable"])
+        program = _record(item, result, code_features(store.open(executable).read_bytes()))
         store.put_entry(item.key, msgspec.to_builtins(program), [executable])
     seconds = result["seconds"]
     how = "reused an equal program" if result["reused"] else f"compile {seconds['compile']:.1f} s"
@@ -152,15 +152,15 @@ def _job(plan: BuildPlan, item: PlannedProgram) -> dict[str, Any]:
     }
 
 
-def _record(item: PlannedProgram, result: Mapping[str, Any]) -> Program:
+def _record(item: PlannedProgram, result: Mapping[str, Any], features: tuple[str, ...]) -> Program:
     placement = item.placement
     fingerprint = {
         "platform": placement.platform,
         "runtime": runtime_version(),
-        "features": placement.target["features"],
+        "features": features,
         "devices": placement.devices,
     }
-    own = {"mesh": placement.mesh, "weights": item.spec.component, "key": item.key.digest}
+    own = {"mesh": list(placement.mesh.items()), "weights": item.spec.component, "key": item.key.digest}
     parts = {name: result[name] for name in ("executable", "inputs", "outputs", "memory", "flops")}
     return msgspec.convert({**parts, **own, "fingerprint": fingerprint}, Program)
 

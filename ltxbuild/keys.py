@@ -68,7 +68,7 @@ def program_key(
         "table": table,
         "precision": recipe.precision,
         "options": dict(options),
-        "mesh": placement.mesh,
+        "mesh": [list(axis) for axis in placement.mesh.items()],
         "rules": placement.rules,
         "target": placement.target,
         "flags": placement.flags,
@@ -87,7 +87,7 @@ def weights_key(
         "files": dict(files),
         "table": table,
         "precision": precision,
-        "mesh": placement.mesh,
+        "mesh": [list(axis) for axis in placement.mesh.items()],
         "rules": placement.rules,
         "writer": SHARD_LAYOUT,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ltx_run.fingerprint import isa_features
+from ltx_run.fingerprint import compiler_features
 from ltxbuild.model.params import ParamTable
 from ltxbuild.profiles import PROFILES, check_divides, device_count, partition
 from ltxbuild.programspec import ProgramSpec
@@ -59,7 +59,7 @@ def place(spec: ProgramSpec, recipe: Recipe, table: ParamTable) -> Placement:
     mesh, rules = weights_layout(table, recipe)
     target: dict[str, Any] = {"platform": platform}
     if platform == "cpu":
-        target |= {"isa": recipe.target.isa, "features": list(isa_features(recipe.target.isa))}
+        target |= {"isa": recipe.target.isa, "features": list(compiler_features(recipe.target.isa))}
     else:
         target["topology"] = recipe.target.topology
     return Placement(platform, mesh, rules, target, flags)

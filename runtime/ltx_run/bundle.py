@@ -94,7 +94,7 @@ class Program(_Record, kw_only=True, frozen=True):
     fingerprint: Fingerprint
     inputs: tuple[WeightInput | TensorInput, ...]
     outputs: tuple[TensorSpec, ...]
-    mesh: dict[str, int]
+    mesh: tuple[tuple[str, int], ...]
     weights: str | None
     key: str
     memory: Memory

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ltx_run.bundle import Fingerprint
 from ltx_run.errors import DeviceUnavailable
-from ltx_run.isa import ARM_DARWIN, ARM_LINUX, KNOWN, LEVELS, X86_LINUX
+from ltx_run.isa import ARM_DARWIN, ARM_LINUX, KNOWN, LEVELS, NEWER, X86_LINUX
 
 _ARCHITECTURES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
 
@@ -104,6 +104,20 @@ def isa_features(isa: str) -> tuple[str, ...]:
             hint="use isa: native, or build on the other architecture",
         )
     return _with_system(features)
+
+
+def compiler_features(isa: str) -> tuple[str, ...]:
+    """Features that a compiler on this machine has when it is limited to `isa`, sorted.
+
+    More than `isa_features(isa)` where this machine has extensions that no limit takes away.
+
+    Raises:
+        DeviceUnavailable: See `isa_features`.
+    """
+    if isa == "native":
+        return host_features()
+    isa_features(isa)
+    return tuple(name for name in host_features() if not name.startswith(NEWER[isa]))
 
 
 def code_features(executable: bytes) -> tuple[str, ...]:

@@ -91,3 +91,16 @@ LEVELS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 """Portable levels: architecture and features. The first three are x86-64-v2, -v3 and -v4."""
+
+NEWER: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "sse4": ("amx", "avx", "f16c", "fma", "vaes", "vpclmulqdq"),
+        "avx2": ("amx", "avx10", "avx512"),
+        "avx512": ("amx", "avx10", "avx512bf16", "avx512fp16", "avx512vnni"),
+        "neon": ("sve",),
+    }
+)
+"""Prefixes of the vector features that a compiler limited to a level does without.
+
+It keeps the build machine's other extensions, such as `gfni` or `sha`.
+"""

@@ -177,10 +177,10 @@ class Executable:
         self._loaded = loaded
         self._devices = devices
         self._count = program.fingerprint.devices
-        self.inputs = _distributions(name, program.inputs, program.mesh)
-        self.outputs = _distributions(name, program.outputs, program.mesh)
+        self.inputs = _distributions(name, program.inputs, dict(program.mesh))
+        self.outputs = _distributions(name, program.outputs, dict(program.mesh))
         if any(record.devices != self._count for record in (*self.inputs, *self.outputs)):
-            message = f"spans {self._count} devices, its mesh {program.mesh} doesn't"
+            message = f"spans {self._count} devices, its mesh {dict(program.mesh)} doesn't"
             raise BundleInvalid(f"program {name} {message}")
         self._input_shardings = self._shardings(self.inputs, loaded.get_parameter_shardings(), "inputs")
         outputs = self._shardings(self.outputs, loaded.get_output_shardings(), "outputs")

@@ -31,7 +31,7 @@ def record(name: str) -> Program:
         fingerprint=native(1),
         inputs=inputs,
         outputs=tuple(outputs),
-        mesh={toy.TP: 1},
+        mesh=((toy.TP, 1),),
         weights=weights,
         key="",
         memory=Memory(arguments=0, outputs=0, temp=0, code=0),

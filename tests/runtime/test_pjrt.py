@@ -101,7 +101,7 @@ def test_wrong_records_are_refused(bundles: dict[int, Path]) -> None:
     with pytest.raises(BundleInvalid, match="has 2 outputs, the manifest lists 1"):
         loaded(bundles[4], "denoise_step", outputs=(second,))
     with pytest.raises(BundleInvalid, match="spans 4 devices, its mesh"):
-        loaded(bundles[4], "denoise_step", mesh={toy.TP: 2})
+        loaded(bundles[4], "denoise_step", mesh=((toy.TP, 2),))
     assert len(program.outputs) == 2
 
 

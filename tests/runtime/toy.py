@@ -235,7 +235,7 @@ def compiled(folder: Folder, name: str, devices: int) -> bundle.Program:
         fingerprint=native(count),
         inputs=inputs,
         outputs=outputs,
-        mesh=mesh,
+        mesh=tuple(mesh.items()),
         weights=weight_set,
         key="",
         memory=bundle.Memory(arguments=1, outputs=1, temp=1, code=1),
