@@ -151,7 +151,9 @@ class VideoVaeConfig(_Config):
                 active = sorted(k for k, v in options.items() if k not in known and v)
                 if active:
                     raise ValueError(f"{side}: {kind} has unsupported options {', '.join(active)}")
-                blocks.append({"kind": kind, **{k: v for k, v in options.items() if k in known}})
+                # What an absent multiplier means depends on the kind.
+                defaults = {"multiplier": 2 if kind.endswith("_res") else 1}
+                blocks.append({"kind": kind, **defaults, **{k: v for k, v in options.items() if k in known}})
             out[side] = blocks
         return out
 
