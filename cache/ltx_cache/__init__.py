@@ -7,6 +7,6 @@
     ltx_cache.canonical  canonical, digest: one value, one sequence of bytes
     ltx_cache.errors     LtxError and what else can go wrong
 
-Nothing is imported here, so that a command which only needs the errors doesn't pay for the rest. The modules above
-are public, the others may change.
+Nothing is imported here, so that a command which only needs the errors doesn't pay for the rest. The modules
+above are public, the others may change.
 """

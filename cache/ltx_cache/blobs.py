@@ -20,7 +20,7 @@ from ltx_cache.errors import BadEntry, CorruptBlob, FileChanged, MissingBlob, St
 from ltx_cache.files import TempFile, reading, sync_folder, writing
 from ltx_cache.hashing import StreamHash, chunks, hash_file
 from ltx_cache.layout import Layout
-from ltx_cache.stamps import Stamps, identity
+from ltx_cache.stamps import Stamps, changed
 from ltx_cache.writer import BlobWriter, Data
 
 READ_ONLY = 0o444
@@ -71,7 +71,7 @@ class Blobs:
         with reading(path), path.open("rb", buffering=0) as source, self._layout.temp(READ_ONLY) as temp:
             before = os.fstat(source.fileno())
             ref = _copy(source, temp)
-            if identity(before) != identity(os.fstat(source.fileno())):
+            if changed(source, before):
                 raise FileChanged(path)
             self._publish(temp, ref)
         return ref

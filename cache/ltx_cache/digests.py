@@ -25,7 +25,7 @@ from ltx_cache.canonical import digest
 from ltx_cache.errors import FileChanged
 from ltx_cache.files import reading
 from ltx_cache.hashing import hash_file
-from ltx_cache.stamps import Stamps, identity
+from ltx_cache.stamps import Stamps, changed
 
 # The coarsest times in use are those of FAT: two seconds.
 RACY_NS = 2_000_000_000
@@ -60,9 +60,8 @@ class FileDigests:
                     return known
                 started = time.time_ns()
                 found = hash_file(file, _counted(progress, before.st_size))
-                after = os.fstat(file.fileno())
-        if identity(before) != identity(after):
-            raise FileChanged(path)
+                if changed(file, before):
+                    raise FileChanged(path)
         if max(before.st_mtime_ns, before.st_ctime_ns) < started - RACY_NS:
             self._stamps.keep(name, before, found)
         return found

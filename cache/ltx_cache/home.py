@@ -1,10 +1,8 @@
 """Where the store is when nobody says otherwise.
 
 Example:
-    >>> import os
-    >>> os.environ["LTX_HOME"] = "/data/ltx"
-    >>> home()
-    PosixPath('/data/ltx')
+    >>> home().is_absolute()
+    True
 """
 
 from __future__ import annotations

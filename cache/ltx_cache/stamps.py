@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 from ltx_cache import records
@@ -35,6 +36,11 @@ def identity(status: os.stat_result) -> list[int]:
     give every file the same one, can't set it.
     """
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def changed(file: FileIO, before: os.stat_result) -> bool:
+    """Whether a file that has been read to its end is another than it was before."""
+    return file.tell() != before.st_size or identity(os.fstat(file.fileno())) != identity(before)
 
 
 class Stamps:

@@ -62,7 +62,7 @@ from ltx_cache.refs import Ref, Refs
 from ltx_cache.stamps import Stamps
 from ltx_cache.writer import BlobWriter, Data
 
-__all__ = ["Hit", "Lookup", "Miss", "Store"]
+__all__ = ["BlobRef", "Hit", "Lookup", "Miss", "Ref", "Store"]
 
 
 class Store:
