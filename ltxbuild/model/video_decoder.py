@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 from jax import Array
 
 from ltxbuild.model.config import VideoVaeConfig
@@ -83,8 +82,8 @@ def decode(params: Params, latent: Array, config: VideoVaeConfig) -> Array:
         config: Sizes.
 
     Returns:
-        Frames `[F, H, W, 3]` in [0, 1], in the dtype of `latent`; `F = 8 (t - 1) + 1`, `H = 32 h` and
-        `W = 32 w` with the official blocks.
+        Frames `[F, H, W, 3]`, black 0 and white 1, in the dtype of `latent`. They are not clamped: tiles are
+        blended first. `F = 8 (t - 1) + 1`, `H = 32 h` and `W = 32 w` with the official blocks.
 
     Raises:
         ValueError: The batch is not 1.
@@ -95,7 +94,7 @@ def decode(params: Params, latent: Array, config: VideoVaeConfig) -> Array:
         x = _run_stage(stage, params["up"][str(index)], x)
     x = convolve(params["conv_out"], activate(x), CENTRED)
     frames = depth_to_space(x, (1, config.patch_size, config.patch_size))
-    return jnp.clip((frames + 1) * 0.5, 0, 1)
+    return (frames + 1) * 0.5
 
 
 def _run_stage(stage: Stage, params: Params, x: Array) -> Array:

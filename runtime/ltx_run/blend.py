@@ -3,7 +3,8 @@
 A tile's weight is one, except on its ramps. Spatial ramps are the inner points of `linspace(0, 1, r + 2)`. In
 time the rising ramp is `linspace(0, 1, r + 1)[:-1]` (a tile's first frame, decoded from a cell of another
 kind, counts nothing) and the falling one the inner points of `linspace(1, 0, r + 2)`. Weights of overlapping
-tiles sum to one, so sums are frames: nothing is divided.
+tiles sum to one, so sums are frames: nothing is divided. Sums are clamped, not the tiles: where one tile
+overshoots and its neighbour doesn't, what is in between shall be blended as well.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ def apply_ramps(values: Frames, ramps: Sequence[tuple[int, int]]) -> None:
 
 
 def blend(tiles: Sequence[Tile], height: int, width: int, decode: Decode) -> Iterator[Frames]:
-    """Finished frames in order, as chunks f32 `[*, H, W, 3]` that stay valid until the next one is asked for.
+    """Finished frames in [0, 1], in order, as chunks f32 `[*, H, W, 3]` valid until the next is asked for.
 
     Args:
         tiles: In the order of time.
         height: Of the video.
         width: Of the video.
-        decode: Gives a tile's values `[f, h, w, 3]` in [0, 1]; its result is not changed.
+        decode: Gives a tile's values `[f, h, w, 3]`, black 0 and white 1; its result is not changed.
     """
     groups = temporal_groups(tiles)
     longest = max(group[0].out_stop[0] - group[0].out_start[0] for group in groups)
@@ -59,11 +60,16 @@ def blend(tiles: Sequence[Tile], height: int, width: int, decode: Decode) -> Ite
         for tile in group:
             _add(buffer[: stop - start], tile, decode(tile))
         if index + 1 == len(groups):
-            yield buffer[: stop - start]
+            yield _clamped(buffer[: stop - start])
             return
         following = groups[index + 1][0].out_start[0]
-        yield buffer[: following - start]
+        yield _clamped(buffer[: following - start])
         _shift(buffer, following - start, stop - following)
+
+
+def _clamped(finished: Frames) -> Frames:
+    """Frames with their values cut to [0, 1], in place."""
+    return np.clip(finished, 0, 1, out=finished)
 
 
 def _shift(buffer: Frames, finished: int, unfinished: int) -> None:

@@ -111,7 +111,7 @@ class Tile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class DecodeTiles(_Step, tag="decode_tiles", frozen=True):
     """Decode a latent `[1, C, F, h, w]` tile by tile and blend: a stream of frames `[*, H, W, 3]`, in order.
 
-    Each program takes `[1, C, t, h, w]` and returns `[frames, H, W, 3]` in [0, 1].
+    Each program takes `[1, C, t, h, w]` and returns `[frames, H, W, 3]`, black 0 and white 1, not clamped.
     """
 
     inputs: tuple[str, ...]

@@ -185,7 +185,7 @@ class Interpreter:
         with VideoWriter(path, size.width, size.height, step.fps, sound, step.sample_rate) as writer:
             for chunk in stream:
                 if name in self._keep and name not in self._job.given:
-                    kept.append((np.clip(chunk, 0, 1) * 255).astype(np.uint8))
+                    kept.append((chunk * 255).astype(np.uint8))
                 for frame in chunk:
                     writer.frame(frame)
                 self.frames += len(chunk)

@@ -113,6 +113,14 @@ def test_single_tile_passes_through() -> None:
     assert np.array_equal(chunk, values)
 
 
+def test_sums_are_clamped_and_not_tiles() -> None:
+    """A tile that overshoots is blended with its neighbour as it is; the result is cut to [0, 1]."""
+    tiles = grid([(0, 1, (0, 0))], [(0, 1, (0, 0))], [(0, 3, (0, 1)), (2, 5, (1, 0))])
+    values = {0: np.full((1, 1, 3, 3), 1.5, np.float32), 2: np.full((1, 1, 3, 3), -0.25, np.float32)}
+    (chunk,) = blend(tiles, 1, 5, lambda tile: values[tile.out_start[2]])
+    assert chunk[0, 0, :, 0].tolist() == [1, 1, 0.625, 0, 0]
+
+
 def test_memory_is_one_temporal_tile() -> None:
     """Chunks are views of one buffer as long as the longest temporal tile; decoded tiles are let go."""
     alive: list[weakref.ref[np.ndarray]] = []
