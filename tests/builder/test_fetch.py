@@ -1,0 +1,95 @@
+"""Checkpoints on the Hub: downloads through huggingface_hub, against a local server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hub
+import pytest
+
+from ltxbuild.errors import CheckpointError
+from ltxbuild.fetch import locate
+from ltxbuild.recipe import Recipe
+
+LOCATE = """
+import json, sys
+from ltx_cache.errors import LtxError
+from ltxbuild.fetch import locate
+from ltxbuild.recipe import Recipe
+recipe = Recipe.model_validate(json.loads(sys.argv[1]))
+try:
+    found = locate(recipe, with_upsampler=False)
+    names = sorted(path.name for path in found.text_encoder.iterdir())
+    print(json.dumps({"model": found.model.read_text(), "gemma": names}))
+except LtxError as error:
+    print(json.dumps({"error": error.message}))
+"""
+
+
+def recipe(model: str | None, text_encoder: str | None) -> dict[str, object]:
+    return {
+        "name": "hub",
+        "target": {"platform": "cpu"},
+        "pipeline": "distilled_one_stage",
+        "checkpoint": {"model": model, "text_encoder": text_encoder},
+        "variants": {"default": {"height": 64, "width": 64, "frames": 9}},
+    }
+
+
+def located(folder: Path, data: dict[str, object]) -> dict[str, object]:
+    """Locate a checkpoint in a process of its own, since the Hub's address is read once per process."""
+    for name, text in (
+        ("org/ltx/model.safetensors", "the weights"),
+        ("org/gemma/model-00001.safetensors", "a shard"),
+        ("org/gemma/config.json", "{}"),
+        ("org/gemma/README.md", "not needed"),
+    ):
+        path = folder / "hub" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    with hub.serve(folder / "hub") as endpoint:
+        env = {
+            **os.environ,
+            "HF_ENDPOINT": endpoint,
+            "HF_HOME": str(folder / "hf"),
+            "HF_HUB_DISABLE_XET": "1",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", LOCATE, json.dumps(data)],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def test_a_file_and_a_directory_are_downloaded(tmp_path: Path) -> None:
+    """The single file comes alone; of the Gemma repository only what is read."""
+    found = located(tmp_path, recipe("hf://org/ltx/model.safetensors", "hf://org/gemma"))
+    assert found == {"model": "the weights", "gemma": ["config.json", "model-00001.safetensors"]}
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """The reference stands in the message."""
+    found = located(tmp_path, recipe("hf://org/ltx/other.safetensors", "hf://org/gemma"))
+    assert "cannot download hf://org/ltx/other.safetensors" in str(found["error"])
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (None, "names no checkpoint.model"),
+        ("hf://org/ltx", "names a repository, not a file"),
+        ("hf://org", "not of the form"),
+    ],
+)
+def test_references_are_checked_before_anything_is_asked(model: str | None, message: str) -> None:
+    """A reference that can't be right is refused without the network."""
+    with pytest.raises(CheckpointError, match=message):
+        locate(Recipe.model_validate(recipe(model, "gemma")), with_upsampler=False)
