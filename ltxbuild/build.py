@@ -7,7 +7,7 @@ last.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from ltx_run.bundle import Blob, Program, WeightSet
 from ltx_run.fingerprint import code_features, runtime_version
 from ltxbuild.checkpoint import Checkpoint, validate
 from ltxbuild.errors import BuildFailed
-from ltxbuild.planner import BuildPlan, PlannedProgram, PlannedWeights
+from ltxbuild.planner import BuildPlan, PlannedProgram, PlannedWeights, program_record
+from ltxbuild.programspec import component_of
 from ltxbuild.sharder import shard
 from ltxbuild.worker import environment
 from ltxbuild.workers import WorkerPool
@@ -75,9 +76,9 @@ def build(
     weights = [] if checkpoint is None or only else list(plan.weights.values())
     missing = [item for item in wanted if item.record is None]
     unsharded = [item for item in weights if item.record is None]
-    files = validate(checkpoint, plan.tables) if checkpoint and unsharded else {}
+    files = _source_files(plan, checkpoint, unsharded) if checkpoint else {}
     programs = {item.spec.id: item.record for item in wanted if item.record}
-    sharded = {item.component: item.record for item in weights if item.record}
+    sharded = {item.name: item.record for item in weights if item.record}
 
     devices = max((item.placement.devices for item in missing), default=1)
     with (
@@ -88,9 +89,18 @@ def build(
             item.spec.id: threads.submit(_compile, plan, item, pool, store, progress) for item in missing
         }
         for item in unsharded:
-            sharded[item.component] = _shard(item, plan, files, store, progress)
+            sharded[item.name] = _shard(item, plan, files[item.name], store, progress)
         programs |= _gather(pending)
     return Built(programs, sharded)
+
+
+def _source_files(
+    plan: BuildPlan, checkpoint: Checkpoint, weights: Sequence[PlannedWeights]
+) -> dict[str, dict[str, Path]]:
+    """For each weight set, the file of each checkpoint key; every file is validated before any is used."""
+    sources = {item.name: checkpoint.source_of(item.name) for item in weights}
+    files = {source: validate(source, plan.tables) for source in dict.fromkeys(sources.values())}
+    return {name: files[source] for name, source in sources.items()}
 
 
 def _gather(pending: Mapping[str, Future[Program]]) -> dict[str, Program]:
@@ -115,7 +125,7 @@ def _compile(
     with store.lock(f"build-{item.key.digest}"):  # one process builds a key, the others then find it
         found = store.lookup(item.key)
         if isinstance(found, Hit):
-            return msgspec.convert(found.value, Program)
+            return program_record(found, item.spec)
         progress.start(name, None)
         result = pool.compile(name, _job(plan, item))
         executable = BlobRef(**result["executable"])
@@ -160,7 +170,7 @@ def _record(item: PlannedProgram, result: Mapping[str, Any], features: tuple[str
         "features": features,
         "devices": placement.devices,
     }
-    own = {"mesh": list(placement.mesh.items()), "weights": item.spec.component, "key": item.key.digest}
+    own = {"mesh": list(placement.mesh.items()), "weights": item.spec.weights, "key": item.key.digest}
     parts = {name: result[name] for name in ("executable", "inputs", "outputs", "memory", "flops")}
     return msgspec.convert({**parts, **own, "fingerprint": fingerprint}, Program)
 
@@ -169,7 +179,7 @@ def _shard(
     item: PlannedWeights, plan: BuildPlan, files: Mapping[str, Path], store: Store, progress: Progress
 ) -> WeightSet:
     assert item.key is not None
-    task = f"weights {item.component}"
+    task = f"weights {item.name}"
     with store.lock(f"build-{item.key.digest}"):
         found = store.lookup(item.key)
         if isinstance(found, Hit):
@@ -177,13 +187,14 @@ def _shard(
         placement = item.placement
         progress.start(task, item.bytes_per_device * placement.devices)
         result = shard(
-            plan.tables[item.component],
+            plan.tables[component_of(item.name)],
             files,
             placement.rules,
             placement.mesh,
             plan.recipe.precision,
             store,
             lambda amount: progress.advance(task, amount),
+            item.loras,
         )
         weights = WeightSet(
             shared=_blob(result.shared) if result.shared else None,

@@ -45,7 +45,7 @@ def publish(
         programs=dict(programs),
         weights=dict(weights),
         tokenizer=manifest.Blob(sha256=tokenizer.sha256, size=tokenizer.size),
-        provenance=_provenance(plan.recipe, files),
+        provenance=_provenance(plan, files),
     )
     blob = store.put_bytes(manifest.encode(bundle))
     store.set_ref(plan.recipe.name, blob)
@@ -59,11 +59,15 @@ def public_recipe(recipe: Recipe) -> dict[str, Any]:
     return data
 
 
-def _provenance(recipe: Recipe, files: Mapping[str, str]) -> dict[str, str]:
-    versions = compiler_versions(recipe.target.platform)
+def _provenance(plan: BuildPlan, files: Mapping[str, str]) -> dict[str, str]:
+    versions = compiler_versions(plan.recipe.target.platform)
+    loras = {f"lora {number}": lora for number, lora in enumerate(plan.loras.everywhere, 1)}
+    loras |= {f"distilled lora {number}": lora for number, lora in enumerate(plan.loras.distilled, 1)}
     return {
         "ltxbuild": __version__,
         "sources": source_digest(*MODULES.values()),
         **versions,
         **{f"sha256 {role}": digest for role, digest in files.items()},
+        **{f"sha256 {role}": lora.sha256 for role, lora in loras.items()},
+        **{f"strength {role}": f"{lora.strength:g}" for role, lora in loras.items()},
     }

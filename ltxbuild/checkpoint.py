@@ -6,8 +6,8 @@ Everything here reads headers and small JSON files only; no weight is touched be
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from ltxbuild.components import ModelConfig
 from ltxbuild.errors import CheckpointError
 from ltxbuild.model.config import GemmaConfig, LtxConfig, UpsamplerConfig
 from ltxbuild.model.params import ParamTable
+from ltxbuild.programspec import DISTILLED
 
 SUPPORTED_VERSION = (2, 3)
 UNUSED_GEMMA = ("vision_tower.", "multi_modal_projector.")
@@ -28,6 +29,14 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
+class LoraFile:
+    """A LoRA and how strongly it is merged."""
+
+    path: Path
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """The files of one model.
 
@@ -35,17 +44,29 @@ class Checkpoint:
         model: Single-file checkpoint.
         text_encoder: Gemma directory.
         upsampler: Latent upsampler file, if the pipeline needs one.
+        loras: Merged into the model's weights, in order.
+        distilled_lora: Merged after those into the weights of a guided pipeline's second stage.
+        distilled: Single-file checkpoint that those weights come from, in place of a LoRA.
     """
 
     model: Path
     text_encoder: Path
     upsampler: Path | None = None
+    loras: tuple[LoraFile, ...] = ()
+    distilled_lora: LoraFile | None = None
+    distilled: Path | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All safetensors files."""
         shards = sorted(self.text_encoder.glob("*.safetensors"))
         return (self.model, *shards, *([self.upsampler] if self.upsampler else []))
+
+    def source_of(self, weight_set: str) -> Checkpoint:
+        """The checkpoint that a weight set's tensors come from, before LoRAs."""
+        if weight_set != DISTILLED or self.distilled is None:
+            return self
+        return replace(self, model=self.distilled)
 
     @property
     def tokenizer(self) -> Path:
@@ -67,12 +88,16 @@ def read_config(checkpoint: Checkpoint) -> ModelConfig:
             f"with width {ltx.transformer.caption_channels} (3840 is gemma-3-12b)",
             hint="use the Gemma directory that the checkpoint's model card names",
         )
+    if checkpoint.distilled and _read_ltx(checkpoint.distilled).transformer != ltx.transformer:
+        raise CheckpointError(
+            f"{checkpoint.distilled} has another transformer configuration than {checkpoint.model}"
+        )
     upsampler = None if checkpoint.upsampler is None else _read_upsampler(checkpoint.upsampler)
     return ModelConfig(ltx, gemma, upsampler)
 
 
 def _read_ltx(path: Path) -> LtxConfig:
-    metadata = _header(path).metadata
+    metadata = header(path).metadata
     version = metadata.get("model_version")
     if version is None or "config" not in metadata:
         missing = [key for key in ("model_version", "config") if key not in metadata]
@@ -124,7 +149,7 @@ def _read_gemma(checkpoint: Checkpoint) -> GemmaConfig:
 
 
 def _read_upsampler(path: Path) -> UpsamplerConfig:
-    config = _json_or_text(_header(path).metadata.get("config", "null"))
+    config = _json_or_text(header(path).metadata.get("config", "null"))
     if not isinstance(config, dict) or config.get("_class_name") != "LatentUpsampler":
         raise CheckpointError(f"{path} is not a latent upsampler (no LatentUpsampler config in its metadata)")
     return _validated(UpsamplerConfig, config, path)
@@ -144,7 +169,13 @@ def _validated(model: type[Model], data: Any, path: Path) -> Model:
         ) from None
 
 
-def _header(path: Path) -> Header:
+def header(path: Path) -> Header:
+    """The header of one of a checkpoint's files.
+
+    Raises:
+        CheckpointError: There is no such file.
+        SafetensorsError: It is truncated or malformed.
+    """
     if not path.is_file():
         raise CheckpointError(
             f"{path} does not exist", hint="check the paths under `checkpoint:` in the recipe"
@@ -164,19 +195,27 @@ def validate(checkpoint: Checkpoint, tables: Mapping[str, ParamTable]) -> dict[s
     found: dict[str, tuple[Path, Entry]] = {}
     problems = []
     for path in checkpoint.files:
-        for key, entry in _header(path).entries.items():
+        for key, entry in header(path).entries.items():
             if key in found:
                 problems.append(f"twice: {key} (in {found[key][0].name} and {path.name})")
             found[key] = (path, entry)
     problems += _compare(tables, {key: entry for key, (_, entry) in found.items()})
     if problems:
-        more = f"\n  and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
         raise CheckpointError(
-            f"the checkpoint does not fit its configuration ({len(problems)} problems):\n  "
-            + "\n  ".join(problems[:MAX_LISTED])
-            + more
+            listed(
+                f"checkpoint {checkpoint.model.name} does not fit its configuration "
+                f"({len(problems)} problems)",
+                problems,
+            )
         )
     return {key: path for key, (path, _) in found.items()}
+
+
+def listed(message: str, problems: Sequence[str]) -> str:
+    """A message with the first problems below it, and how many more there are."""
+    rest = len(problems) - MAX_LISTED
+    more = [f"and {rest} more"] if rest > 0 else []
+    return "\n  ".join([f"{message}:", *problems[:MAX_LISTED], *more])
 
 
 def _compare(tables: Mapping[str, ParamTable], found: Mapping[str, Entry]) -> list[str]:

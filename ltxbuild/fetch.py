@@ -5,16 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ltxbuild.checkpoint import Checkpoint
+from ltxbuild.checkpoint import Checkpoint, LoraFile
 from ltxbuild.errors import CheckpointError, ToolMissing
-from ltxbuild.recipe import Recipe
+from ltxbuild.recipe import LoraSection, Recipe
 
 HUB = "hf://"
 GEMMA_FILES = ("*.safetensors", "*.json")
 
 
-def locate(recipe: Recipe, *, with_upsampler: bool) -> Checkpoint:
+def locate(recipe: Recipe, *, with_upsampler: bool, with_distilled: bool = False) -> Checkpoint:
     """Local paths of the recipe's checkpoint.
+
+    Args:
+        recipe: Names the files.
+        with_upsampler: Whether the pipeline needs a latent upsampler.
+        with_distilled: Whether it needs distilled weights beside the model's own.
 
     Raises:
         CheckpointError: A part is not named, or can't be downloaded.
@@ -28,7 +33,21 @@ def locate(recipe: Recipe, *, with_upsampler: bool) -> Checkpoint:
         upsampler=_file(_named(upsampler, recipe, "upsampler", "--upsampler FILE"))
         if with_upsampler
         else None,
+        loras=tuple(map(_lora, section.loras)),
+        **(_distilled(recipe) if with_distilled else {}),
     )
+
+
+def _distilled(recipe: Recipe) -> dict[str, Any]:
+    section = recipe.checkpoint
+    if section.distilled_lora is not None:
+        return {"distilled_lora": _lora(section.distilled_lora)}
+    option = "--distilled-lora FILE or --distilled FILE"
+    return {"distilled": _file(_named(section.distilled, recipe, "distilled_lora", option))}
+
+
+def _lora(section: LoraSection) -> LoraFile:
+    return LoraFile(_file(section.file), section.strength)
 
 
 def _named(reference: str | None, recipe: Recipe, field: str, option: str) -> str:

@@ -16,6 +16,7 @@
 | program | `sources` | digest of the builder's sources that reach it |
 | weights | `component` | name of the component |
 | weights | `files` | sha256 of each source file |
+| weights | `loras` | sha256 and strength of each LoRA that touches it, in order |
 | weights | `table` | digest of the parameter table |
 | weights | `precision` | storage dtype |
 | weights | `mesh` | mesh axes and sizes |
@@ -29,12 +30,13 @@ so no environment variable is a factor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ltx_cache.key import Factor, Key
 from ltxbuild.components import COMPONENTS, ModelConfig
+from ltxbuild.lora import Lora
 from ltxbuild.placement import Placement
 from ltxbuild.programs import MODULES
 from ltxbuild.programspec import ProgramSpec
@@ -79,12 +81,18 @@ def program_key(
 
 
 def weights_key(
-    component: str, precision: str, table: str, placement: Placement, files: Mapping[str, str]
+    component: str,
+    precision: str,
+    table: str,
+    placement: Placement,
+    files: Mapping[str, str],
+    loras: Sequence[Lora],
 ) -> Key:
     """Key of one weight set; `files` maps a file's role to its sha256."""
     factors: dict[str, Any] = {
         "component": component,
         "files": dict(files),
+        "loras": [{"sha256": lora.sha256, "strength": lora.strength} for lora in loras],
         "table": table,
         "precision": precision,
         "mesh": [list(axis) for axis in placement.mesh.items()],

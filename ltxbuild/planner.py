@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec import convert
+from msgspec import convert, structs
 
 from ltx_cache.key import Key
 from ltx_cache.store import Hit, Miss, Store
 from ltx_run.bundle import Program, WeightSet
 from ltxbuild.components import ModelConfig
+from ltxbuild.errors import RecipeError
 from ltxbuild.keys import program_key, weights_key
+from ltxbuild.lora import Lora, Loras
 from ltxbuild.model.params import ParamTable
 from ltxbuild.pipeline import Blueprint, blueprint
 from ltxbuild.placement import Placement, place
 from ltxbuild.precision import ITEMSIZE, storage_dtype
 from ltxbuild.profiles import partition
-from ltxbuild.programspec import ProgramSpec
+from ltxbuild.programspec import DISTILLED, ProgramSpec, component_of
 from ltxbuild.recipe import Recipe
 from ltxbuild.tables import Tables
 
@@ -43,16 +45,17 @@ class PlannedProgram:
     @property
     def record(self) -> Program | None:
         """The program, if it is built."""
-        return convert(self.found.value, Program) if isinstance(self.found, Hit) else None
+        return program_record(self.found, self.spec) if isinstance(self.found, Hit) else None
 
 
 @dataclass(frozen=True)
 class PlannedWeights:
     """A weight set, its layout, its key and what the store has; no key while there is no checkpoint."""
 
-    component: str
+    name: str
     placement: Placement
     bytes_per_device: int
+    loras: tuple[Lora, ...]
     key: Key | None
     found: Hit | Miss | None
 
@@ -60,6 +63,11 @@ class PlannedWeights:
     def record(self) -> WeightSet | None:
         """The weight set, if it is sharded."""
         return convert(self.found.value, WeightSet) if isinstance(self.found, Hit) else None
+
+
+def program_record(found: Hit, spec: ProgramSpec) -> Program:
+    """What the store has of a program, for a weight set that the key says nothing of."""
+    return structs.replace(convert(found.value, Program), weights=spec.weights)
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,7 @@ class BuildPlan:
     blueprint: Blueprint
     programs: dict[str, PlannedProgram]
     weights: dict[str, PlannedWeights]
+    loras: Loras = field(default_factory=Loras)
 
     @property
     def complete(self) -> bool:
@@ -81,7 +90,11 @@ class BuildPlan:
 
 
 def plan_build(
-    recipe: Recipe, config: ModelConfig, store: Store, files: Mapping[str, str] | None
+    recipe: Recipe,
+    config: ModelConfig,
+    store: Store,
+    files: Mapping[str, str] | None,
+    loras: Loras | None = None,
 ) -> BuildPlan:
     """Plan a build.
 
@@ -90,16 +103,18 @@ def plan_build(
         config: Of the model.
         store: Where results are looked up.
         files: Role to sha256 of the checkpoint's files; None to plan programs only.
+        loras: To merge into the weights.
 
     Raises:
-        RecipeError: The recipe doesn't fit the model.
+        RecipeError: The recipe doesn't fit the model, or lacks weights that its pipeline needs.
     """
-    planner = _Planner(recipe, config, store, Tables(config, store), files)
+    loras = loras or Loras()
+    planner = _Planner(recipe, config, store, Tables(config, store), files, loras)
     drawn = blueprint(recipe, config)
     programs = {name: planner.program(spec) for name, spec in drawn.programs.items()}
-    placements = {item.spec.component: item.placement for item in programs.values()}
+    placements = {item.spec.weights: item.placement for item in programs.values()}
     weights = {name: planner.weights(name, placement) for name, placement in placements.items() if name}
-    return BuildPlan(recipe, config, planner.tables, drawn, programs, weights)
+    return BuildPlan(recipe, config, planner.tables, drawn, programs, weights, loras)
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,7 @@ class _Planner:
     store: Store
     tables: Tables
     files: Mapping[str, str] | None
+    loras: Loras
 
     def program(self, spec: ProgramSpec) -> PlannedProgram:
         table = self.tables[spec.component] if spec.component else ()
@@ -122,16 +138,27 @@ class _Planner:
         return PlannedProgram(spec, placement, attention, key, self.store.lookup(key))
 
     def weights(self, name: str, placement: Placement) -> PlannedWeights:
-        size = weight_bytes(self.tables[name], placement, self.recipe.precision)
+        component, precision = component_of(name), self.recipe.precision
+        table = self.tables[component]
+        size = weight_bytes(table, placement, precision)
         if self.files is None:
-            return PlannedWeights(name, placement, size, None, None)
-        files = component_files(name, self.files)
-        key = weights_key(name, self.recipe.precision, self.tables.digest(name), placement, files)
-        return PlannedWeights(name, placement, size, key, self.store.lookup(key))
+            return PlannedWeights(name, placement, size, (), None, None)
+        if name == DISTILLED and "distilled" not in self.files and not self.loras.distilled:
+            raise RecipeError(
+                f"recipe {self.recipe.name}: pipeline {self.recipe.pipeline} needs distilled weights",
+                hint="set checkpoint.distilled_lora in the recipe or pass --distilled-lora FILE",
+            )
+        files, loras = source_files(name, self.files), self.loras.touching(name, table)
+        digest = self.tables.digest(component)
+        key = weights_key(component, precision, digest, placement, files, loras)
+        return PlannedWeights(name, placement, size, loras, key, self.store.lookup(key))
 
 
-def component_files(component: str, files: Mapping[str, str]) -> dict[str, str]:
-    """The files that a component's tensors can come from."""
+def source_files(weight_set: str, files: Mapping[str, str]) -> dict[str, str]:
+    """The files that a weight set's tensors can come from, by role."""
+    if weight_set == DISTILLED and "distilled" in files:
+        return {"model": files["distilled"]}
+    component = component_of(weight_set)
     roles = {"text_encoder": ("text_encoder", "model"), "upsampler": ("upsampler", "model")}
     return {role: digest for role, digest in files.items() if role.startswith(roles.get(component, "model"))}
 

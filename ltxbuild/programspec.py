@@ -6,6 +6,18 @@ from dataclasses import dataclass
 
 Geometry = tuple[tuple[str, int | float], ...]
 
+DISTILLED = "transformer.distilled"
+"""The transformer's weights in the second stage of guided pipelines."""
+
+
+def component_of(weight_set: str) -> str:
+    """The component whose parameter table a weight set has: its name up to the first dot.
+
+    >>> component_of("transformer.distilled"), component_of("vocoder")
+    ('transformer', 'vocoder')
+    """
+    return weight_set.partition(".")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class ProgramSpec:
@@ -14,11 +26,17 @@ class ProgramSpec:
     Attributes:
         id: Name in the bundle: the kind and, where it depends on one, the geometry.
         kind: What the program computes, see `programs.MODULES`.
-        component: Weight set it reads, None for a program without parameters.
+        weights: Weight set it reads, None for a program without parameters. Programs that differ in nothing
+            else have one executable.
         geometry: Named sizes.
     """
 
     id: str
     kind: str
-    component: str | None
+    weights: str | None
     geometry: Geometry
+
+    @property
+    def component(self) -> str | None:
+        """The component that the program is of."""
+        return component_of(self.weights) if self.weights else None

@@ -1,14 +1,15 @@
 """Streaming weight sharder: official files in, one shared and one file per rank out.
 
-Needs the memory of one checkpoint tensor and one shard slice, at any model size. Tensors are read from
-memory maps in the order they are written, so each byte is read once and written once per rank that holds it.
+Needs the memory of one checkpoint tensor, what LoRAs add to it, and one shard slice, at any model size.
+Tensors are read from memory maps in the order they are written, so each byte is read once and written once
+per rank that holds it.
 """
 
 from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from ltx_cache.blobref import BlobRef
 from ltx_cache.store import Store
 from ltx_run.safetensors import ALIGNMENT, SafetensorsFile, header_bytes
+from ltxbuild.delta import Delta, delta, merged
+from ltxbuild.lora import Lora
 from ltxbuild.model.params import ParamSpec, ParamTable
 from ltxbuild.precision import ITEMSIZE, storage_dtype
 from ltxbuild.profiles import device_count, partition, shard_slices
@@ -86,6 +89,7 @@ def shard(
     precision: str,
     store: Store,
     progress: Callable[[int], None],
+    loras: Sequence[Lora] = (),
 ) -> ShardedWeights:
     """Write the shard files of one component into the store.
 
@@ -97,21 +101,21 @@ def shard(
         precision: `bfloat16` or `float32`.
         store: Where the files go.
         progress: Called with the number of bytes just written.
+        loras: Merged into the tensors on the way, in order.
 
     Raises:
         LtxError: A source file is damaged, or the store can't be written.
     """
     shared, ranks = shard_plans(table, rules, mesh, precision)
-    sources = _Sources(files)
-    shared_blobs = _write((shared,), sources, precision, store, progress) if shared.params else (None,)
-    rank_blobs = _write(ranks, sources, precision, store, progress) if ranks else ()
+    sources = _Sources(files, loras, precision)
+    shared_blobs = _write((shared,), sources, store, progress) if shared.params else (None,)
+    rank_blobs = _write(ranks, sources, store, progress) if ranks else ()
     return ShardedWeights(shared_blobs[0], tuple(blob for blob in rank_blobs if blob))
 
 
 def _write(
     plans: tuple[ShardPlan, ...],
     sources: _Sources,
-    precision: str,
     store: Store,
     progress: Callable[[int], None],
 ) -> tuple[BlobRef | None, ...]:
@@ -119,9 +123,9 @@ def _write(
     with ExitStack() as stack:
         writers = [stack.enter_context(store.writer()) for _ in plans]
         for writer, plan in zip(writers, plans, strict=True):
-            writer.write(plan.header(precision))
+            writer.write(plan.header(sources.precision))
         for index, (spec, _) in enumerate(plans[0].params):
-            for whole in sources.layers(spec, precision):
+            for whole in sources.layers(spec):
                 for writer, plan in zip(writers, plans, strict=True):
                     slices = plan.params[index][1]
                     part = np.ascontiguousarray(whole[slices[1:] if spec.stacked else slices])
@@ -131,27 +135,41 @@ def _write(
 
 
 class _Sources:
-    """The checkpoint's tensors, mapped file by file."""
+    """The checkpoint's tensors with LoRAs merged, mapped file by file."""
 
-    def __init__(self, files: Mapping[str, Path]) -> None:
+    def __init__(self, files: Mapping[str, Path], loras: Sequence[Lora], precision: str) -> None:
+        self.precision = precision
         self._files = files
+        self._loras = loras
         self._maps: dict[Path, SafetensorsFile] = {}
 
-    def _file(self, key: str) -> SafetensorsFile:
-        path = self._files[key]
+    def layers(self, spec: ParamSpec) -> Iterator[Array]:
+        """A parameter piece by piece: each layer of a stacked one, or the whole."""
+        for key in spec.sources:
+            yield convert(self._merged(key), spec, self.precision)
+            self._release(self._files[key], key)
+
+    def _merged(self, key: str) -> Array:
+        """A tensor of the checkpoint as its file holds it, or with LoRAs in the recipe's precision."""
+        tensor = self._file(self._files[key]).view(key)
+        deltas = [self._delta(lora, *lora.targets[key]) for lora in self._loras if key in lora.targets]
+        return merged(tensor, deltas, self.precision) if deltas else tensor
+
+    def _delta(self, lora: Lora, down: str, up: str) -> Delta:
+        file = self._file(lora.path)
+        part = delta(file.view(down), file.view(up), lora.strength, self.precision)
+        for key in (down, up):
+            self._release(lora.path, key)
+        return part
+
+    def _file(self, path: Path) -> SafetensorsFile:
         if path not in self._maps:
             self._maps[path] = SafetensorsFile(path)
         return self._maps[path]
 
-    def layers(self, spec: ParamSpec, precision: str) -> Iterator[Array]:
-        """A parameter piece by piece: each layer of a stacked one, or the whole."""
-        for key in spec.sources:
-            yield convert(self._file(key).view(key), spec, precision)
-            self._release(key)
-
-    def _release(self, key: str) -> None:
+    def _release(self, path: Path, key: str) -> None:
         """Give back the mapped pages of a tensor; what the kernel caches is its own affair."""
-        file = self._file(key)
+        file = self._file(path)
         entry = file.header.entries[key]
         start = entry.start // mmap.PAGESIZE * mmap.PAGESIZE
         file.map.madvise(mmap.MADV_DONTNEED, start, entry.stop - start)

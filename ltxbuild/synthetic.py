@@ -1,7 +1,8 @@
 """Synthetic checkpoints: random weights in the official layout, for demos, tests and benchmarks.
 
-Three parts are written as the official release has them: the single file with its metadata, a Gemma-3
-directory with a working byte-level tokenizer, and a latent upsampler.
+Four parts are written as the official release has them: the single file with its metadata, a Gemma-3
+directory with a working byte-level tokenizer, a latent upsampler, and a LoRA on every linear layer of the
+transformer.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ltx_run.safetensors import header_bytes
 from ltxbuild.components import COMPONENTS, ModelConfig
 from ltxbuild.filters import lowpass_filter, mel_filterbank, stft_basis
 from ltxbuild.gemma_directory import IMAGE_TOKENS, gemma_config, tokenizer_json, vision_shapes
+from ltxbuild.lora import DOWN, UP, linear_weights
 from ltxbuild.model.params import ParamSpec
 from ltxbuild.shipped import shipped, shipped_config
 
@@ -30,9 +32,12 @@ GEMMA_DIRECTORY = "gemma"
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOAT32 = np.dtype(np.float32)
 Shapes = dict[str, tuple[int, ...]]
-VOCODER_GAINS = {".convs2.": 0.3, ".conv_post.": 0.2}
+LORA_FILE = "ltx-2.3-tiny-distilled-lora.safetensors"
+LORA_RANKS = (2, 4, 8)
+GAINS = {".convs2.": 0.3, ".conv_post.": 0.2, ".lora_B.": 0.3}
 """The vocoder sums many residual branches and clamps the result to [-1, 1]. At full size a rounding of its
-input would grow tenfold on the way through, and most samples would lie on the clamp."""
+input would grow tenfold on the way through, and most samples would lie on the clamp. A LoRA changes a weight
+by a part of its size."""
 
 
 def write_checkpoint(directory: Path, name: str = "ltx-2.3-tiny", seed: int = 0) -> tuple[Path, Path, Path]:
@@ -60,6 +65,25 @@ def write_checkpoint(directory: Path, name: str = "ltx-2.3-tiny", seed: int = 0)
     for file, content in _gemma_files(data["gemma"]).items():
         (gemma / file).write_text(json.dumps(content, indent=1), encoding="utf-8")
     return directory / MODEL_FILE, gemma, directory / UPSAMPLER_FILE
+
+
+def write_lora(directory: Path, name: str = "ltx-2.3-tiny", seed: int = 0) -> Path:
+    """Write a LoRA for the transformer of a synthetic checkpoint; ranks differ from layer to layer.
+
+    Args:
+        directory: Where to; must be there.
+        name: Shipped configuration to follow.
+        seed: Of the random weights.
+    """
+    shapes: Shapes = {}
+    weights = linear_weights({"transformer": COMPONENTS["transformer"].table(shipped_config(name))})
+    for number, (key, (out_features, in_features)) in enumerate(weights.items()):
+        module = key.removeprefix("model.").removesuffix(".weight")
+        rank = LORA_RANKS[number % len(LORA_RANKS)]
+        shapes |= {f"{module}{DOWN}": (rank, in_features), f"{module}{UP}": (out_features, rank)}
+    path = directory / LORA_FILE
+    write_file(path, shapes, {"format": "pt"}, seed)
+    return path
 
 
 def _split(config: ModelConfig) -> tuple[Shapes, Shapes, Shapes]:
@@ -141,7 +165,7 @@ def random_tensor(key: str, shape: tuple[int, ...], seed: int) -> NDArray[np.flo
         return values * np.float32(0.3)
     if len(shape) > 1:
         fan_in = max(1, math.prod(shape[1:]))
-        gain = next((gain for part, gain in VOCODER_GAINS.items() if part in key), 1.0)
+        gain = next((gain for part, gain in GAINS.items() if part in key), 1.0)
         return values if last == "learnable_registers" else values * np.float32(gain / math.sqrt(fan_in))
     if last == "std-of-means" or (last == "weight" and key.endswith(("q_norm.weight", "k_norm.weight"))):
         return 1 + np.float32(0.1) * values

@@ -36,9 +36,7 @@ BUILT_TARGETS = ("cpu",)
 @json_option
 def compile_command(
     recipe: Path,
-    checkpoint: str | None,
-    text_encoder: str | None,
-    upsampler: str | None,
+    overrides: CheckpointOverrides,
     programs_only: bool,
     only: tuple[str, ...],
     dry_run: bool,
@@ -56,7 +54,7 @@ def compile_command(
       ltxbuild compile recipes/cpu_tiny.yaml --checkpoint model.safetensors --text-encoder gemma/
     """
     started = time.monotonic()
-    read = read_recipe(recipe, CheckpointOverrides(checkpoint, text_encoder, upsampler))
+    read = read_recipe(recipe, overrides)
     if not dry_run:
         _refuse_unbuilt(read)
     found = planned(read, programs_only=programs_only)

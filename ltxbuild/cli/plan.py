@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 @json_option
 def plan_command(
     recipe: Path,
-    checkpoint: str | None,
-    text_encoder: str | None,
-    upsampler: str | None,
+    overrides: CheckpointOverrides,
     programs_only: bool,
     as_json: bool,
 ) -> None:
@@ -37,7 +35,6 @@ def plan_command(
       ltxbuild plan recipes/cpu_tiny.yaml
       ltxbuild plan recipes/v6e8_two_stage.yaml --programs-only --json
     """
-    overrides = CheckpointOverrides(checkpoint, text_encoder, upsampler)
     show(planned(read_recipe(recipe, overrides), programs_only=programs_only).plan, as_json=as_json)
 
 
@@ -64,7 +61,7 @@ def summary(plan: BuildPlan) -> dict[str, Any]:
                 "attention": item.attention,
                 "state": _state(item.found),
                 "key": item.key.digest,
-                "weight_bytes_per_device": _weight_bytes(plan, item.spec.component),
+                "weight_bytes_per_device": _weight_bytes(plan, item.spec.weights),
                 "temp_bytes_per_device": _temp_bytes(item),
             }
             for name, item in plan.programs.items()
@@ -74,6 +71,7 @@ def summary(plan: BuildPlan) -> dict[str, Any]:
                 "state": _state(item.found),
                 "key": item.key.digest if item.key else None,
                 "bytes_per_device": item.bytes_per_device,
+                "loras": len(item.loras),
             }
             for name, item in plan.weights.items()
         },
@@ -96,7 +94,7 @@ def _programs_table(plan: BuildPlan) -> Table:
             geometry,
             _state(item.found),
             str(item.placement.devices),
-            human_bytes(_weight_bytes(plan, item.spec.component)),
+            human_bytes(_weight_bytes(plan, item.spec.weights)),
             "-" if temp is None else human_bytes(temp),
         )
     return table
@@ -106,13 +104,14 @@ def _weights_table(plan: BuildPlan) -> Table:
     from rich.table import Table
 
     table = Table(title="weight sets")
-    table.add_column("component")
+    table.add_column("weight set")
     table.add_column("state")
-    table.add_column("files", justify="right")
-    table.add_column("bytes/device", justify="right")
+    for heading in ("files", "LoRAs", "bytes/device"):
+        table.add_column(heading, justify="right")
     for name, item in plan.weights.items():
         files = str(item.placement.devices) if item.placement.mesh else "1"
-        table.add_row(name, _state(item.found), files, human_bytes(item.bytes_per_device))
+        loras = str(len(item.loras)) if item.loras else "-"
+        table.add_row(name, _state(item.found), files, loras, human_bytes(item.bytes_per_device))
     return table
 
 
@@ -122,8 +121,8 @@ def _state(found: Hit | Miss | None) -> str:
     return "hit" if isinstance(found, Hit) else "miss"
 
 
-def _weight_bytes(plan: BuildPlan, component: str | None) -> int:
-    return plan.weights[component].bytes_per_device if component else 0
+def _weight_bytes(plan: BuildPlan, name: str | None) -> int:
+    return plan.weights[name].bytes_per_device if name else 0
 
 
 def _temp_bytes(item: PlannedProgram) -> int | None:

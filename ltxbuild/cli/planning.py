@@ -9,19 +9,28 @@ from ltx_cache.home import home
 from ltx_cache.store import Store
 from ltxbuild.checkpoint import Checkpoint, read_config
 from ltxbuild.components import ModelConfig
+from ltxbuild.errors import RecipeError
 from ltxbuild.fetch import locate
+from ltxbuild.lora import read_loras
 from ltxbuild.planner import BuildPlan, plan_build
-from ltxbuild.recipe import Recipe, load
+from ltxbuild.recipe import LoraSection, Recipe, load
 from ltxbuild.shipped import shipped_config
+from ltxbuild.tables import Tables
+
+DISTILLING = ("guided_two_stage",)
+"""Pipelines whose second stage runs on distilled weights beside the model's own."""
 
 
 @dataclass(frozen=True)
 class CheckpointOverrides:
-    """Checkpoint parts given on the command line, relative to the working directory."""
+    """Checkpoint parts given on the command line, relative to the working directory; None if not given."""
 
     model: str | None
     text_encoder: str | None
     upsampler: str | None
+    loras: tuple[LoraSection, ...] | None = None
+    distilled_lora: LoraSection | None = None
+    distilled: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,10 @@ def read_recipe(path: Path, overrides: CheckpointOverrides) -> Recipe:
     given = {name: value for name, value in vars(overrides).items() if value is not None}
     if not given:
         return recipe
+    if overrides.distilled and overrides.distilled_lora:
+        raise RecipeError("--distilled and --distilled-lora exclude each other")
+    if overrides.distilled or overrides.distilled_lora:
+        given = {"distilled": None, "distilled_lora": None, **given}
     return recipe.model_copy(update={"checkpoint": recipe.checkpoint.model_copy(update=given)})
 
 
@@ -56,10 +69,13 @@ def planned(recipe: Recipe, *, programs_only: bool) -> Planned:
     store = Store(home())
     if programs_only:
         return Planned(plan_build(recipe, _shipped(recipe), store, None), store, None, {})
-    checkpoint = locate(recipe, with_upsampler=needs_upsampler(recipe))
+    checkpoint = locate(
+        recipe, with_upsampler=needs_upsampler(recipe), with_distilled=recipe.pipeline in DISTILLING
+    )
     config = read_config(checkpoint)
+    loras = read_loras(checkpoint, Tables(config, store), store.file_digest)
     files = file_digests(checkpoint, store)
-    return Planned(plan_build(recipe, config, store, files), store, checkpoint, files)
+    return Planned(plan_build(recipe, config, store, files, loras), store, checkpoint, files)
 
 
 def needs_upsampler(recipe: Recipe) -> bool:
@@ -72,10 +88,12 @@ def _shipped(recipe: Recipe) -> ModelConfig:
 
 
 def file_digests(checkpoint: Checkpoint, store: Store) -> dict[str, str]:
-    """sha256 of every file of a checkpoint by role; hashed once per file, then known by its stamp."""
+    """sha256 of a checkpoint's files by role, LoRAs apart; hashed once per file, then known by its stamp."""
     shards = sorted(checkpoint.text_encoder.glob("*.safetensors"))
     roles = {"model": checkpoint.model}
     roles |= {f"text_encoder/{path.name}": path for path in shards}
     if checkpoint.upsampler:
         roles["upsampler"] = checkpoint.upsampler
+    if checkpoint.distilled:
+        roles["distilled"] = checkpoint.distilled
     return {role: store.file_digest(path) for role, path in roles.items()}

@@ -111,7 +111,7 @@ def test_a_truncated_source_is_refused(tmp_path: Path, source: tuple[dict, dict]
 
 
 SHARD_2GB = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from ltx_cache.store import Store
 from ltxbuild.model.params import linear, prefixed, stack
@@ -121,13 +121,14 @@ table = prefixed("blocks", stack(layers))
 files = {key: Path(sys.argv[1]) for spec in table for key in spec.sources}
 store = Store(Path(sys.argv[2]))
 result = shard(table, files, {"mlp": "tp"}, {"tp": 4}, "bfloat16", store, lambda amount: None)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+status = Path("/proc/self/status").read_text()  # rusage would count the parent up to exec
+peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
 print(json.dumps({"peak": peak, "bytes": sum(blob.size for blob in result.ranks)}))
 """
 
 
 def test_two_gigabytes_are_sharded_in_little_memory(tmp_path: Path) -> None:
-    """Peak memory stays under 600 MB for a 2 GB checkpoint: one tensor, one slice and the interpreter."""
+    """Peak memory stays under 200 MB for a 2 GB checkpoint: one tensor, one slice and the interpreter."""
     path = tmp_path / "big.safetensors"
     size = 4096 * 8192 * 2
     names = [f"l{i}.weight" for i in range(32)]
@@ -144,4 +145,4 @@ def test_two_gigabytes_are_sharded_in_little_memory(tmp_path: Path) -> None:
     )
     report = json.loads(done.stdout)
     assert report["bytes"] > 2 * 1000**3
-    assert report["peak"] < 600 * 1000**2, report
+    assert report["peak"] < 200 * 1000**2, report
