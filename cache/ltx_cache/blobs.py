@@ -132,7 +132,6 @@ class Blobs:
             path.replace(grave)
         except (OSError, StoreNotWritable):
             return None
-        self._stamps.drop(path.name)
         return grave
 
 

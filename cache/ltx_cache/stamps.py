@@ -69,10 +69,5 @@ class Stamps:
         with suppress(StoreNotWritable):
             records.write(self._layout, self._path(name), record)
 
-    def drop(self, name: str) -> None:
-        """Forget a stamp."""
-        with suppress(OSError):
-            self._path(name).unlink()
-
     def _path(self, name: str) -> Path:
         return self._layout.folder("stamps") / f"{name}.json"
