@@ -7,6 +7,7 @@
     ├── DeviceUnavailable  the machine lacks the platform that something needs
     ├── BadVariant         the bundle has no such variant: choose one of those listed
     ├── BadPrompt          the prompt is empty or too long: change it
+    ├── BadImage           an image can't be read, or doesn't fit the variant: another file or frame
     ├── BadTensor          a tensor to inject has a wrong name, shape or dtype
     ├── OutputError        the output can't be written: another path or suffix
     └── ProgramFailed      a program stopped while it ran
@@ -50,6 +51,12 @@ class BadVariant(LtxError):
 
 class BadPrompt(LtxError):
     """A prompt that is empty or too long."""
+
+    exit_code = 2
+
+
+class BadImage(LtxError):
+    """An image that can't be read, or that the variant has no place for."""
 
     exit_code = 2
 
