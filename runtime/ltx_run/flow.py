@@ -14,9 +14,11 @@ from ltx_run.errors import BundleInvalid
 from ltx_run.plan import (
     Constant,
     DecodeTiles,
+    LoadImage,
     Loop,
     Noise,
     Permute,
+    PlaceImages,
     Plan,
     Run,
     Step,
@@ -72,6 +74,10 @@ def _made(step: Step, known: Mapping[str, Signature], programs: Programs) -> lis
             return [Signature(shape, dtype)]
         case Constant(values=values, dtype=dtype):
             return [Signature((len(values),), dtype)]
+        case LoadImage(height=height, width=width, dtype=dtype):
+            return [Signature((1, 3, 1, height, width), dtype)]
+        case PlaceImages(keyframes=keyframes):
+            return [Signature((keyframes + 1,), dtype) for dtype in ("int32", "float32")]
         case Run(program=program, inputs=inputs):
             return _called(program, [known[name] for name in inputs], programs)
         case Loop():

@@ -58,6 +58,34 @@ class Constant(_Step, tag="constant", frozen=True):
     inputs: tuple[str, ...] = ()
 
 
+class LoadImage(_Step, tag="load_image", frozen=True):
+    """The image of a slot as `[1, 3, 1, height, width]` in [-1, 1].
+
+    Slot 0 is the first frame's. Done before anything is loaded, like `PlaceImages`, and left out together
+    with its readers when the slot is empty.
+    """
+
+    outputs: tuple[str, ...]
+    slot: int
+    height: int
+    width: int
+    dtype: str
+    inputs: tuple[str, ...] = ()
+
+
+class PlaceImages(_Step, tag="place_images", frozen=True):
+    """Where the images are: per slot the frame (int32) and the share of noise that is left there (f32).
+
+    There is a slot for the first frame and one for each of the `keyframes` at later frames. Frames of the
+    video are divided by `every` (for a stage that has fewer frames); they are negative in an empty slot.
+    """
+
+    outputs: tuple[str, ...]
+    keyframes: int
+    every: int = 1
+    inputs: tuple[str, ...] = ()
+
+
 class Run(_Step, tag="run", frozen=True):
     """Execute a program; inputs and outputs in the order of the program's tensor inputs and outputs."""
 
@@ -131,7 +159,7 @@ class WriteVideo(_Step, tag="write_video", frozen=True):
     outputs: tuple[str, ...] = ()
 
 
-Step = Tokenize | Noise | Constant | Run | Loop | Permute | DecodeTiles | WriteVideo
+Step = Tokenize | Noise | Constant | LoadImage | PlaceImages | Run | Loop | Permute | DecodeTiles | WriteVideo
 Plan = tuple[Step, ...]
 
 
