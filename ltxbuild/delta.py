@@ -71,8 +71,9 @@ def merged(weight: Array, deltas: Sequence[Delta], precision: str) -> Array:
         rows = slice(start, start + height)
         total = deltas[0].rows(rows)
         for further in deltas[1:]:
-            total = total + further.rows(rows)
+            total += further.rows(rows)
         if len(deltas) > 1:
             total = rounded(total, (precision,))
-        result[rows] = total + result[rows].astype(np.float32)
+        total += result[rows].astype(np.float32)
+        result[rows] = total
     return result

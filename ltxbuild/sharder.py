@@ -131,6 +131,7 @@ def _write(
                     part = np.ascontiguousarray(whole[slices[1:] if spec.stacked else slices])
                     writer.write(part.reshape(-1).view(np.uint8).data)
                     progress(part.nbytes)
+                del whole, part  # else they would live on while the next one is merged
         return tuple(writer.commit() for writer in writers)
 
 
