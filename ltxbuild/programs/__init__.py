@@ -27,6 +27,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "mix_noise": "ltxbuild.programs.denoising",
         "unpatchify": "ltxbuild.programs.denoising",
         "upsampler": "ltxbuild.programs.upsampling",
+        "video_encoder": "ltxbuild.programs.video",
         "video_decoder": "ltxbuild.programs.video",
         "audio_decoder": "ltxbuild.programs.audio",
         "vocoder": "ltxbuild.programs.audio",

@@ -1,4 +1,4 @@
-"""Program of the video decoder."""
+"""Programs of the video VAE."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ from functools import partial
 from typing import Any
 
 from ltxbuild.components import ModelConfig
-from ltxbuild.lower import Traceable
-from ltxbuild.model import video_decoder as model
+from ltxbuild.lower import Tensor, Traceable
+from ltxbuild.model import video_decoder as decoder
+from ltxbuild.model import video_encoder as encoder
 from ltxbuild.programs.shapes import one_to_one, video_latent
 
 
 def video_decoder(size: dict[str, Any], config: ModelConfig, dtype: str, kind: str) -> Traceable:
     """One latent tile `[1, C, t, h, w]` to frames `[8 t - 7, 32 h, 32 w, 3]`."""
-    decode = partial(model.decode, config=config.ltx.vae)
+    decode = partial(decoder.decode, config=config.ltx.vae)
     return one_to_one(decode, video_latent(size, config, dtype), "frames")
+
+
+def video_encoder(size: dict[str, Any], config: ModelConfig, dtype: str, kind: str) -> Traceable:
+    """One image `[1, 3, 1, H, W]` in [-1, 1] to its latent `[1, C, 1, H / 32, W / 32]`."""
+    vae = config.ltx.vae
+    image = Tensor("image", (1, vae.in_channels, 1, size["height"], size["width"]), dtype)
+    return one_to_one(partial(encoder.encode, config=vae), image, "latent")
