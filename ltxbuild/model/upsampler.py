@@ -70,7 +70,7 @@ def _residual_stage(name: str, key: str, layers: int, channels: int) -> ParamTab
         )
         for layer in range(layers)
     ]
-    return prefixed(name, stack(tables))
+    return prefixed(f"{name}.blocks", stack(tables))
 
 
 def upsample(params: Params, latent: Array, config: UpsamplerConfig) -> Array:
@@ -90,9 +90,9 @@ def upsample(params: Params, latent: Array, config: UpsamplerConfig) -> Array:
     _check(config)
     x = denormalize(params["statistics"], to_video(latent))
     x = silu(_group_norm(params["norm_in"], _convolve(params["conv_in"], x)))
-    x = run_layers(_residual, x, params["before"])
+    x = run_layers(_residual, x, params["before"]["blocks"])
     x = depth_to_space(convolve2d(params["upsample"], x), SPATIAL)
-    x = run_layers(_residual, x, params["after"])
+    x = run_layers(_residual, x, params["after"]["blocks"])
     return from_video(normalize(params["statistics"], _convolve(params["conv_out"], x)))
 
 

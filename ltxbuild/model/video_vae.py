@@ -112,7 +112,7 @@ def convolve(params: Params, x: Array, padding: TimePadding) -> Array:
 
 
 def residual_stage(name: str, key: str, layers: int, channels: int) -> ParamTable:
-    """Specs of a `res_x` block: `name.conv1`, `name.conv2`, stacked over its residual layers."""
+    """Specs of a `res_x` block: `name.blocks`, with `conv1` and `conv2` stacked over its residual layers."""
     tables = []
     for layer in range(layers):
         convs = [
@@ -120,7 +120,7 @@ def residual_stage(name: str, key: str, layers: int, channels: int) -> ParamTabl
             for conv in ("conv1", "conv2")
         ]
         tables.append(convs[0] + convs[1])
-    return prefixed(name, stack(tables))
+    return prefixed(f"{name}.blocks", stack(tables))
 
 
 def run_residual_stage(params: Params, x: Array, padding: TimePadding) -> Array:
@@ -130,4 +130,4 @@ def run_residual_stage(params: Params, x: Array, padding: TimePadding) -> Array:
         inner = convolve(params["conv1"], activate(x), padding)
         return x + convolve(params["conv2"], activate(inner), padding)
 
-    return run_layers(layer, x, params)
+    return run_layers(layer, x, params["blocks"])
