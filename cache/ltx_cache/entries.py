@@ -60,6 +60,8 @@ class Miss:
 
 
 Lookup: TypeAlias = Hit | Miss
+NO_ENTRY = "no entry has this key"
+"""The reason of a miss that nothing is wrong with."""
 
 
 class Entries:
@@ -101,7 +103,7 @@ class Entries:
             try:
                 data = path.read_bytes()
             except FileNotFoundError:
-                return Miss("no entry has this key")
+                return Miss(NO_ENTRY)
         try:
             _, value, blobs = _parse(data, key.digest)
         except ValueError as error:
@@ -112,9 +114,9 @@ class Entries:
         return Hit(value, blobs)
 
     def keys(self, kind: str) -> Iterator[Key]:
-        """Keys of all sound entries of a kind, by digest; whether their blobs are there is not looked at."""
+        """Keys of all sound entries of a kind, latest first, whether or not their blobs are there."""
         folder = self._layout.folder("entries") / checked_name("kind of key", kind)
-        for path in sorted(folder.glob("*.json")):
+        for path in sorted(folder.glob("*.json"), key=_latest_first):
             try:
                 key, _, _ = _parse(path.read_bytes(), path.stem)
             except (OSError, ValueError):
@@ -122,12 +124,22 @@ class Entries:
             yield key
 
     def nearest(self, key: Key) -> tuple[Key, list[Difference]] | None:
-        """The other key with the fewest differences from this one, and these; None if there is no other."""
+        """The other key with the fewest differences from this one, the latest of several, and these.
+
+        None if there is no other.
+        """
         others = ((other, differences(other, key)) for other in self.keys(key.kind) if other != key)
         return min(others, key=lambda found: len(found[1]), default=None)
 
     def _path(self, key: Key) -> Path:
         return self._layout.folder("entries") / key.kind / f"{key.digest}.json"
+
+
+def _latest_first(path: Path) -> tuple[int, str]:
+    try:
+        return -path.stat().st_mtime_ns, path.name
+    except OSError:  # removed a moment ago
+        return 0, path.name
 
 
 def _parse(data: bytes, digest: str) -> tuple[Key, JSON, tuple[BlobRef, ...]]:

@@ -88,9 +88,14 @@ class Key:
         return {factor.name: factor.value for factor in self.factors}
 
     @property
+    def encoded(self) -> bytes:
+        """The canonical JSON of the kind and the factors; its sha256 is the key's digest."""
+        return canonical({"kind": self.kind, "factors": self.values})
+
+    @property
     def digest(self) -> str:
-        """The sha256 over the canonical JSON of the kind and the factors, as 64 hex digits."""
-        return digest(canonical({"kind": self.kind, "factors": self.values}))
+        """The sha256 of `encoded`, as 64 hex digits."""
+        return digest(self.encoded)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Key) and self.digest == other.digest
@@ -128,9 +133,10 @@ class Difference(NamedTuple):
 
 
 def differences(a: Key, b: Key) -> list[Difference]:
-    """Where two keys differ, sorted by name; objects are compared field by field, lists as a whole.
+    """Where two keys differ, sorted by name.
 
-    A difference in kind comes first, as the name `kind`.
+    Objects are compared field by field, lists of objects item by item if they are equally long, other lists
+    as a whole. A difference in kind comes first, as the name `kind`.
     """
     kinds = [] if a.kind == b.kind else [Difference("kind", a.kind, b.kind)]
     return kinds + sorted(_compare("", a.values, b.values), key=lambda change: change.name)
@@ -139,10 +145,22 @@ def differences(a: Key, b: Key) -> list[Difference]:
 def _compare(prefix: str, a: Mapping[str, JSON], b: Mapping[str, JSON]) -> Iterator[Difference]:
     for name in {**a, **b}:
         old, new = a.get(name, ABSENT), b.get(name, ABSENT)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _compare(f"{prefix}{name}.", old, new)
+        fields = _fields(old, new)
+        if fields is not None:
+            yield from _compare(f"{prefix}{name}.", *fields)
         elif _shown(old) != _shown(new):
             yield Difference(f"{prefix}{name}", old, new)
+
+
+def _fields(a: Value, b: Value) -> tuple[Mapping[str, JSON], Mapping[str, JSON]] | None:
+    """Two values as mappings to compare field by field; None if they are to be compared as a whole."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a, b
+    if not isinstance(a, list) or not isinstance(b, list) or len(a) != len(b):
+        return None
+    if not all(isinstance(item, Mapping) for item in (*a, *b)):
+        return None
+    return {str(i): item for i, item in enumerate(a)}, {str(i): item for i, item in enumerate(b)}
 
 
 def _shown(value: Value) -> str:

@@ -53,7 +53,7 @@ from ltx_cache.blobref import BlobRef
 from ltx_cache.blobs import Blobs
 from ltx_cache.canonical import JSON
 from ltx_cache.digests import FileDigests, Progress
-from ltx_cache.entries import Entries, Hit, Lookup, Miss
+from ltx_cache.entries import NO_ENTRY, Entries, Hit, Lookup, Miss
 from ltx_cache.key import Difference, Key
 from ltx_cache.layout import Layout
 from ltx_cache.locks import Locks
@@ -62,7 +62,7 @@ from ltx_cache.refs import Ref, Refs
 from ltx_cache.stamps import Stamps
 from ltx_cache.writer import BlobWriter, Data
 
-__all__ = ["BlobRef", "Hit", "Lookup", "Miss", "Ref", "Store"]
+__all__ = ["NO_ENTRY", "BlobRef", "Hit", "Lookup", "Miss", "Ref", "Store"]
 
 
 class Store:
@@ -153,11 +153,11 @@ class Store:
         return self._entries.lookup(key)
 
     def entries(self, kind: str) -> Iterator[Key]:
-        """Keys of all sound entries of a kind; whether their blobs are there is not looked at."""
+        """Keys of all sound entries of a kind, latest first, whether or not their blobs are there."""
         return self._entries.keys(kind)
 
     def nearest(self, key: Key) -> tuple[Key, list[Difference]] | None:
-        """The other key with the fewest differences from this one, and these; None if there is no other."""
+        """The other key with the fewest differences, the latest of several, and these; None without any."""
         return self._entries.nearest(key)
 
     def set_ref(self, name: str, manifest: BlobRef, summary: JSON = None) -> None:

@@ -20,6 +20,11 @@ COMMANDS = {
         "plan_command",
         "Show what a build would do: hits, misses and bytes per device.",
     ),
+    "explain": (
+        "ltxbuild.cli.explain",
+        "explain_command",
+        "Say why something would be built: the factors that differ from earlier results.",
+    ),
     "list": ("ltxbuild.cli.bundles", "list_command", "List the bundles in the cache."),
     "show": (
         "ltxbuild.cli.bundles",

@@ -111,6 +111,17 @@ def test_differences_are_dotted_paths() -> None:
     ]
 
 
+def test_lists_of_objects_are_compared_item_by_item() -> None:
+    """The path of a field in a list has the item's number; lists of other lengths are compared as a whole."""
+    old = key({"config": [{"layers": 2, "dim": 8}, {}], "loras": [], "mesh": [["tp", 4]]})
+    new = key({"config": [{"layers": 3, "dim": 8}, {}], "loras": [{"x": 1}], "mesh": [["tp", 8]]})
+    assert differences(old, new) == [
+        ("config.0.layers", 2, 3),
+        ("loras", [], [{"x": 1}]),
+        ("mesh", [["tp", 4]], [["tp", 8]]),
+    ]
+
+
 SMALL = st.recursive(
     st.sampled_from([None, True, 1, 1.0, "1", ""]),
     lambda v: st.lists(v, max_size=2) | st.dictionaries(st.sampled_from("ab"), v, max_size=2),
