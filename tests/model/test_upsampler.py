@@ -30,9 +30,16 @@ SECTION = {
     "spatial_scale": 2.0,
     "rational_resampler": False,
 }
-REAL = {**SECTION, "in_channels": 128, "mid_channels": 1024, "num_blocks_per_stage": 4}
+KINDS = {
+    "spatial_x2": {},
+    "spatial_x2 rational": {"rational_resampler": True},
+    "spatial_x1.5": {"spatial_scale": 1.5, "rational_resampler": True},
+    "temporal_x2": {"spatial_upsample": False, "temporal_upsample": True},
+}
+"""What the official files of each kind say, and one more that is accepted."""
+SIZES = {"spatial_x2": (3, 8, 12), "spatial_x1.5": (3, 6, 9), "temporal_x2": (5, 4, 6)}
+REAL = {"in_channels": 128, "mid_channels": 1024, "num_blocks_per_stage": 4}
 STRICT = {"xla_allow_excess_precision": False, "xla_backend_optimization_level": 0}
-CONFIG = UpsamplerConfig.model_validate(SECTION)
 
 
 def _state(module: torch.nn.Module, statistics: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -41,61 +48,84 @@ def _state(module: torch.nn.Module, statistics: torch.nn.Module) -> dict[str, to
     return {**module.state_dict(), **extra}
 
 
-def _official() -> tuple[torch.nn.Module, torch.nn.Module]:
-    return randomize(LatentUpsamplerConfigurator.from_config(SECTION)), randomize(PerChannelStatistics(16), 1)
+def _section(kind: str) -> dict[str, Any]:
+    return {**SECTION, **KINDS[kind]}
 
 
-def _run(params: Any, latent: Any) -> Any:
-    run = jax.jit(lambda params, latent: upsampler.upsample(params, latent, CONFIG))
+def _config(kind: str, **changes: Any) -> UpsamplerConfig:
+    return UpsamplerConfig.model_validate({**_section(kind), **changes})
+
+
+def _official(kind: str) -> torch.nn.Module:
+    """The official module with random weights; the blur is what it is."""
+    module = LatentUpsamplerConfigurator.from_config(_section(kind))
+    blurs = {key: value.clone() for key, value in module.state_dict().items() if "blur" in key}
+    randomize(module).load_state_dict(blurs, strict=False)
+    return module
+
+
+def _run(kind: str, params: Any, latent: Any) -> Any:
+    run = jax.jit(lambda params, latent: upsampler.upsample(params, latent, _config(kind)))
     compiled = run.lower(params, latent).compile(compiler_options=STRICT)
     return np.asarray(compiled(params, latent).astype(jnp.float32))
 
 
-@pytest.fixture(scope="module")
-def case() -> tuple[dict[str, torch.Tensor], Any, Any]:
-    """Weights, a latent and what the official upsampler makes of it."""
-    module, statistics = _official()
+Case = tuple[str, dict[str, torch.Tensor], Any, Any]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def case(request: pytest.FixtureRequest) -> Case:
+    """A kind, weights, a latent and what the official upsampler makes of it."""
+    module, statistics = _official(request.param), randomize(PerChannelStatistics(16), 1)
     latent = torch.randn(1, 16, 3, 4, 6, generator=torch.Generator().manual_seed(2))
     want = upsample_video(latent, SimpleNamespace(per_channel_statistics=statistics), module)
-    return _state(module, statistics), latent.numpy(), want.numpy()
+    return request.param, _state(module, statistics), latent.numpy(), want.numpy()
 
 
-def test_equals_the_official_one(case: Any) -> None:
+def test_equals_the_official_one(case: Case) -> None:
     """In f32 the upsampled latent, un-normalised and normalised again, is the official one."""
-    state, latent, want = case
-    got = _run(load(upsampler.params(CONFIG), state), jnp.asarray(latent))
-    assert got.shape == (1, 16, 3, 8, 12)
+    kind, state, latent, want = case
+    got = _run(kind, load(upsampler.params(_config(kind)), state), jnp.asarray(latent))
+    assert got.shape == (1, 16, *SIZES[kind.split()[0]])
     assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
 
 
-def test_in_bf16(case: Any) -> None:
+def test_in_bf16(case: Case) -> None:
     """In bf16 the latent stays close to the f32 one."""
-    state, latent, want = case
-    got = _run(load(upsampler.params(CONFIG), state, jnp.bfloat16), jnp.asarray(latent, jnp.bfloat16))
+    kind, state, latent, want = case
+    params = load(upsampler.params(_config(kind)), state, jnp.bfloat16)
+    got = _run(kind, params, jnp.asarray(latent, jnp.bfloat16))
     assert np.sum(got * want) / np.sqrt(np.sum(got * got) * np.sum(want * want)) >= 0.999
 
 
-def test_keys_at_real_size() -> None:
-    """At the real size the table names exactly the 72 official keys and the two statistics."""
+@pytest.mark.parametrize(("kind", "keys"), [("spatial_x2", 74), ("spatial_x1.5", 75), ("temporal_x2", 74)])
+def test_keys_at_real_size(kind: str, keys: int) -> None:
+    """At the real size the table names exactly the official keys (72 or 73) and the two statistics."""
     with torch.device("meta"):
-        module = LatentUpsamplerConfigurator.from_config(REAL)
+        module = LatentUpsamplerConfigurator.from_config({**_section(kind), **REAL})
         statistics = PerChannelStatistics(128)
     state = _state(module, statistics)
-    assert len(state) == 74
-    assert key_diff(upsampler.params(UpsamplerConfig.model_validate(REAL)), state) == AGREES
+    assert len(state) == keys
+    assert key_diff(upsampler.params(_config(kind, **REAL)), state) == AGREES
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("kind", "field", "value"),
     [
-        ("spatial_upsample", False),
-        ("temporal_upsample", True),
-        ("rational_resampler", True),
-        ("spatial_scale", 1.5),
-        ("mid_channels", 48),
+        ("spatial_x2", "spatial_upsample", False),
+        ("spatial_x2", "temporal_upsample", True),
+        ("spatial_x2", "spatial_scale", 1.5),
+        ("spatial_x1.5", "spatial_scale", 0.75),
+        ("temporal_x2", "spatial_upsample", True),
+        ("spatial_x2", "mid_channels", 48),
     ],
 )
-def test_other_kinds_are_refused(field: str, value: Any) -> None:
-    """The x1.5 and the temporal upsampler are refused with the field that says so."""
-    with pytest.raises(ValueError, match=f"upsampler: {field} is {value}"):
-        upsampler.params(UpsamplerConfig.model_validate({**SECTION, field: value}))
+def test_other_kinds_are_refused(kind: str, field: str, value: Any) -> None:
+    """An upsampler of no supported kind is refused, with the field that says so."""
+    with pytest.raises(ValueError, match=field):
+        _config(kind, **{field: value})
+
+
+def test_kinds() -> None:
+    """A config says what kind it is."""
+    assert [_config(kind).kind for kind in KINDS] == [kind.split()[0] for kind in KINDS]
