@@ -90,7 +90,7 @@ def _programs(bundle: Bundle) -> Table:
 
 def _weights(bundle: Bundle) -> Table:
     table = Table(title="weight sets")
-    table.add_column("component")
+    table.add_column("weight set")
     for heading in ("shared", "per rank", "ranks"):
         table.add_column(heading, justify="right")
     for name, weights in bundle.weights.items():

@@ -27,6 +27,7 @@ from ltxbuild.cli.planning import CheckpointOverrides, read_recipe
 from ltxbuild.components import COMPONENTS
 from ltxbuild.delta import delta, merged
 from ltxbuild.errors import CheckpointError, RecipeError
+from ltxbuild.fetch import locate
 from ltxbuild.lora import Lora, Loras, linear_weights, read_loras
 from ltxbuild.pipeline import Blueprint
 from ltxbuild.planner import BuildPlan, plan_build
@@ -369,6 +370,22 @@ def test_recipes_with_bad_loras_are_refused(tmp_path: Path, text: str, part: str
     with pytest.raises(RecipeError) as caught:
         load(recipe(tmp_path, text))
     assert part in caught.value.message
+
+
+def test_distilled_weights_are_located_where_a_pipeline_needs_them(tmp_path: Path) -> None:
+    """LoRAs always; the second stage's source only for pipelines that have one, and then it must be named."""
+    named = load(
+        recipe(tmp_path, "{model: m, text_encoder: t, loras: [{file: a}], distilled_lora: {file: c}}")
+    )
+    plain = locate(named, with_upsampler=False)
+    assert (plain.loras, plain.distilled_lora) == ((LoraFile(tmp_path / "a"),), None)
+    found = locate(named, with_upsampler=False, with_distilled=True)
+    assert found.distilled_lora == LoraFile(tmp_path / "c")
+    file = load(recipe(tmp_path, "{model: m, text_encoder: t, distilled: d}"))
+    assert locate(file, with_upsampler=False, with_distilled=True).distilled == tmp_path / "d"
+    neither = load(recipe(tmp_path, "{model: m, text_encoder: t}"))
+    with pytest.raises(CheckpointError, match=r"names no checkpoint\.distilled_lora"):
+        locate(neither, with_upsampler=False, with_distilled=True)
 
 
 def given(*arguments: str) -> CheckpointOverrides:
