@@ -69,5 +69,5 @@ def _provenance(plan: BuildPlan, files: Mapping[str, str]) -> dict[str, str]:
         **versions,
         **{f"sha256 {role}": digest for role, digest in files.items()},
         **{f"sha256 {role}": lora.sha256 for role, lora in loras.items()},
-        **{f"strength {role}": f"{lora.strength:g}" for role, lora in loras.items()},
+        **{f"strength {role}": str(lora.strength) for role, lora in loras.items()},
     }
