@@ -1,4 +1,4 @@
-"""The signal-processing constants that an LTX-2.3 vocoder checkpoint stores as tensors."""
+"""The signal-processing constants that LTX-2.3 checkpoints store as tensors: vocoder and upsampler."""
 
 from __future__ import annotations
 
@@ -45,3 +45,10 @@ def mel_filterbank(mels: int, bins: int, sampling_rate: int = 16000) -> Float32:
     rising, falling = (frequency - low) / (centre - low), (high - frequency) / (high - centre)
     triangles = np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)
     return triangles.astype(np.float32)
+
+
+def binomial(taps: int) -> Float32:
+    """Blur `[taps, taps]` of unit gain: the outer product of a row of Pascal's triangle with itself."""
+    row = np.array([math.comb(taps - 1, tap) for tap in range(taps)]) / 2 ** (taps - 1)
+    blur: Float32 = np.outer(row, row).astype(np.float32)
+    return blur

@@ -7,7 +7,7 @@ fall out of the plan. Programs are named by what they do and their geometry, so 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ltx_run import plan as steps
 from ltxbuild.components import ModelConfig
@@ -16,11 +16,10 @@ from ltxbuild.model import schedule
 from ltxbuild.programspec import ProgramSpec
 from ltxbuild.recipe import Recipe, VariantSection
 from ltxbuild.tiling import tile_shapes, tiles
+from ltxbuild.upsampling import FRAME_STRIDE, PIXEL_STRIDE, UPSAMPLINGS, Upsampling
 
 TEXT_LENGTH = 1024
 BOS, PAD = 2, 0
-FRAME_STRIDE = 8
-PIXEL_STRIDE = 32
 AUDIO_STRIDE = 4
 """Mel frames per audio latent."""
 
@@ -64,8 +63,8 @@ class LatentSize:
         return self.frames * self.height * self.width
 
 
-def latent_size(variant: VariantSection, config: ModelConfig, divisor: int = 1) -> LatentSize:
-    """Latent size of a variant at `1 / divisor` of its resolution.
+def latent_size(variant: VariantSection, config: ModelConfig) -> LatentSize:
+    """Latent size of a variant.
 
     Audio latents are `round(seconds * latents per second)`, Python's rounding (half to even).
     """
@@ -73,8 +72,8 @@ def latent_size(variant: VariantSection, config: ModelConfig, divisor: int = 1) 
     per_second = audio.sampling_rate / audio.hop_length / AUDIO_STRIDE
     return LatentSize(
         (variant.frames - 1) // FRAME_STRIDE + 1,
-        variant.height // (PIXEL_STRIDE * divisor),
-        variant.width // (PIXEL_STRIDE * divisor),
+        variant.height // PIXEL_STRIDE,
+        variant.width // PIXEL_STRIDE,
         round(variant.frames / variant.fps * per_second),
     )
 
@@ -226,11 +225,27 @@ def _one_stage(draft: _Drafter, variant: VariantSection) -> None:
     _finish(draft, variant, size, video, audio)
 
 
+def first_stage(variant: VariantSection, config: ModelConfig, scale: Upsampling) -> tuple[LatentSize, float]:
+    """Latent size and frames per second of the stage before the upsampler.
+
+    Both stages have the same sound, though the last frame of fewer frames lasts longer.
+    """
+    full = latent_size(variant, config)
+    smaller = replace(
+        full,
+        frames=(scale.first_frames(variant.frames) - 1) // FRAME_STRIDE + 1,
+        height=scale.first_side(variant.height) // PIXEL_STRIDE,
+        width=scale.first_side(variant.width) // PIXEL_STRIDE,
+    )
+    return smaller, variant.fps / scale.time
+
+
 def _two_stage(draft: _Drafter, variant: VariantSection) -> None:
-    half, full = latent_size(variant, draft.config, 2), latent_size(variant, draft.config)
+    full = latent_size(variant, draft.config)
+    small, fps = first_stage(variant, draft.config, UPSAMPLINGS[draft.recipe.upsample])
     context = draft.encode_text()
-    video, audio = draft.denoise("stage1", half, variant.fps, context, None)
-    upscaled = draft.upsample(video, half)
+    video, audio = draft.denoise("stage1", small, fps, context, None)
+    upscaled = draft.upsample(video, small)
     video, audio = draft.denoise("stage2", full, variant.fps, context, (upscaled, audio))
     _finish(draft, variant, full, video, audio)
 
@@ -247,17 +262,28 @@ PIPELINES: dict[str, Callable[[_Drafter, VariantSection], None]] = {
 }
 
 
-def blueprint(recipe: Recipe, config: ModelConfig) -> Blueprint:
-    """Programs and plans of a recipe for a model.
-
-    Raises:
-        RecipeError: The pipeline needs an upsampler and the recipe names none.
-    """
-    if recipe.pipeline == "distilled_two_stage" and config.upsampler is None:
+def _check_upsampler(recipe: Recipe, config: ModelConfig) -> None:
+    if config.upsampler is None:
         raise RecipeError(
             f"recipe {recipe.name}: pipeline {recipe.pipeline} needs a latent upsampler",
             hint="set checkpoint.upsampler in the recipe or pass --upsampler FILE",
         )
+    if config.upsampler.kind != recipe.upsample:
+        raise RecipeError(
+            f"recipe {recipe.name} has upsample: {recipe.upsample}, its upsampler file is a "
+            f"{config.upsampler.kind} one",
+            hint=f"set `upsample: {config.upsampler.kind}` in the recipe, or name another file",
+        )
+
+
+def blueprint(recipe: Recipe, config: ModelConfig) -> Blueprint:
+    """Programs and plans of a recipe for a model.
+
+    Raises:
+        RecipeError: The pipeline needs an upsampler and the recipe names none, or one of another kind.
+    """
+    if recipe.pipeline.endswith("two_stage"):
+        _check_upsampler(recipe, config)
     programs: dict[str, ProgramSpec] = {}
     variants = []
     for name, section in recipe.variants.items():

@@ -15,7 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ltxbuild.errors import RecipeError
+from ltxbuild.model.config import UpsamplerKind
 from ltxbuild.profiles import PROFILES, mesh_shape
+from ltxbuild.upsampling import UPSAMPLINGS
 
 Platform = Literal["cpu", "cuda", "tpu", "neuron"]
 Precision = Literal["bfloat16", "float32"]
@@ -119,6 +121,9 @@ class Recipe(_Section):
     checkpoint: CheckpointSection = CheckpointSection()
     target: TargetSection
     pipeline: Pipeline
+    upsample: UpsamplerKind = Field(
+        "spatial_x2", description="what the latent upsampler between two stages scales; its file must agree"
+    )
     precision: Precision = "bfloat16"
     loop: Literal["fused", "stepwise"] = Field(
         "fused", description="denoising loop inside or outside the program"
@@ -131,15 +136,29 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _sizes_fit_pipeline(self) -> Recipe:
         self.target.mesh  # noqa: B018  refuses a profile that can't take the degree
-        if self.pipeline == "distilled_two_stage":
+        if self.pipeline.endswith("two_stage"):
             for name, variant in self.variants.items():
-                for side in ("height", "width"):
-                    if getattr(variant, side) % 64:
-                        raise ValueError(
-                            f"variants.{name}.{side} is {getattr(variant, side)}; two-stage pipelines start "
-                            "at half resolution, so it must be a multiple of 64"
-                        )
+                self._check_stages(name, variant)
+        elif "upsample" in self.model_fields_set:
+            raise ValueError(f"upsample is {self.upsample}; pipeline {self.pipeline} has no upsampler")
         return self
+
+    def _check_stages(self, name: str, variant: VariantSection) -> None:
+        """Refuse a size that the first stage can't have."""
+        scale = UPSAMPLINGS[self.upsample]
+        for field, unit, rest in (
+            ("height", scale.side_multiple, 0),
+            ("width", scale.side_multiple, 0),
+            ("frames", scale.frame_multiple, 1),
+        ):
+            value = getattr(variant, field)
+            if value % unit != rest:
+                below = max(value - rest, unit) // unit * unit + rest
+                what = f"a multiple of {unit}" + (" plus 1" if rest else "")
+                raise ValueError(
+                    f"variants.{name}.{field} is {value}; with upsample: {self.upsample} the first stage "
+                    f"is smaller, so it must be {what}, for example {below} or {below + unit}"
+                )
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,19 @@ from numpy.typing import NDArray
 
 from ltx_run.safetensors import header_bytes
 from ltxbuild.components import COMPONENTS, ModelConfig
-from ltxbuild.filters import lowpass_filter, mel_filterbank, stft_basis
+from ltxbuild.filters import binomial, lowpass_filter, mel_filterbank, stft_basis
 from ltxbuild.gemma_directory import IMAGE_TOKENS, gemma_config, tokenizer_json, vision_shapes
 from ltxbuild.lora import DOWN, UP, linear_weights
+from ltxbuild.model.config import UpsamplerKind
 from ltxbuild.model.params import ParamSpec
 from ltxbuild.shipped import shipped, shipped_config
 
 MODEL_FILE = "ltx-2.3-tiny.safetensors"
-UPSAMPLER_FILE = "ltx-2.3-tiny-upsampler-x2.safetensors"
+UPSAMPLER_FILES: Mapping[UpsamplerKind, str] = {
+    "spatial_x2": "ltx-2.3-tiny-upsampler-x2.safetensors",
+    "spatial_x1.5": "ltx-2.3-tiny-upsampler-x1.5.safetensors",
+    "temporal_x2": "ltx-2.3-tiny-temporal-upsampler-x2.safetensors",
+}
 GEMMA_DIRECTORY = "gemma"
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOAT32 = np.dtype(np.float32)
@@ -49,22 +54,37 @@ def write_checkpoint(directory: Path, name: str = "ltx-2.3-tiny", seed: int = 0)
         seed: Of the random weights; every tensor depends on the seed and its own name only.
 
     Returns:
-        Model file, Gemma directory, upsampler file.
+        Model file, Gemma directory, file of the spatial x2 upsampler.
     """
     data, config = shipped(name), shipped_config(name)
     directory.mkdir(parents=True, exist_ok=True)
     gemma = directory / GEMMA_DIRECTORY
     gemma.mkdir(exist_ok=True)
-    single, text, upsampler = _split(config)
+    single, text = _split(config)
     metadata = {"config": json.dumps(data["ltx"]), "model_version": "2.3.0"}
     write_file(directory / MODEL_FILE, single, metadata, seed)
-    write_file(directory / UPSAMPLER_FILE, upsampler, {"config": json.dumps(data["upsampler"])}, seed)
     write_file(
         gemma / "model.safetensors", text | vision_shapes(config.gemma.hidden_size), {"format": "pt"}, seed
     )
     for file, content in _gemma_files(data["gemma"]).items():
         (gemma / file).write_text(json.dumps(content, indent=1), encoding="utf-8")
-    return directory / MODEL_FILE, gemma, directory / UPSAMPLER_FILE
+    return directory / MODEL_FILE, gemma, write_upsampler(directory, "spatial_x2", name, seed)
+
+
+def write_upsampler(directory: Path, kind: UpsamplerKind, name: str = "ltx-2.3-tiny", seed: int = 0) -> Path:
+    """Write a latent upsampler for a synthetic checkpoint.
+
+    Args:
+        directory: Where to; must be there.
+        kind: What it scales.
+        name: Shipped configuration to follow.
+        seed: Of the random weights.
+    """
+    table = COMPONENTS["upsampler"].table(shipped_config(name, kind))
+    shapes = {key: shape for key, shape in _keys(table) if not key.startswith("vae.")}
+    path = directory / UPSAMPLER_FILES[kind]
+    write_file(path, shapes, {"config": json.dumps(shipped(name)["upsamplers"][kind])}, seed)
+    return path
 
 
 def write_lora(directory: Path, name: str = "ltx-2.3-tiny", seed: int = 0) -> Path:
@@ -86,20 +106,15 @@ def write_lora(directory: Path, name: str = "ltx-2.3-tiny", seed: int = 0) -> Pa
     return path
 
 
-def _split(config: ModelConfig) -> tuple[Shapes, Shapes, Shapes]:
-    """Checkpoint keys and shapes of the single file, the Gemma directory and the upsampler file."""
+def _split(config: ModelConfig) -> tuple[Shapes, Shapes]:
+    """Checkpoint keys and shapes of the single file and of the Gemma directory."""
     single: Shapes = {}
     text: Shapes = {}
-    upsampler: Shapes = {}
     for name, component in COMPONENTS.items():
-        for key, shape in _keys(component.table(config)):
-            if key.startswith("language_model."):
-                text[key] = shape
-            elif name == "upsampler" and not key.startswith("vae."):
-                upsampler[key] = shape
-            else:
-                single[key] = shape
-    return single, text, upsampler
+        if name != "upsampler":
+            for key, shape in _keys(component.table(config)):
+                (text if key.startswith("language_model.") else single)[key] = shape
+    return single, text
 
 
 def _keys(table: Iterable[ParamSpec]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -149,13 +164,15 @@ def _dtype(key: str) -> np.dtype[Any]:
 def random_tensor(key: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     """Weights that keep signals at a natural size: neither dying nor exploding through the layers.
 
-    The vocoder's filters have their true values, since a random filter bank is no filter bank.
+    The filters of vocoder and upsampler have their true values, since a random filter bank is no filter bank.
     """
     last = key.rsplit(".", 1)[-1]
     if last == "filter":
         return lowpass_filter(shape[-1]).reshape(shape)
     if last in ("forward_basis", "inverse_basis"):
         return stft_basis(shape[-1]).reshape(shape)
+    if last == "kernel":
+        return binomial(shape[-1]).reshape(shape)
     if last == "mel_basis":
         return mel_filterbank(*shape)
     digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()

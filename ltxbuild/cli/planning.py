@@ -80,11 +80,11 @@ def planned(recipe: Recipe, *, programs_only: bool) -> Planned:
 
 def needs_upsampler(recipe: Recipe) -> bool:
     """Whether the recipe's pipeline has a latent upsampler."""
-    return recipe.pipeline == "distilled_two_stage"
+    return recipe.pipeline.endswith("two_stage")
 
 
 def _shipped(recipe: Recipe) -> ModelConfig:
-    return shipped_config(recipe.checkpoint.config)
+    return shipped_config(recipe.checkpoint.config, recipe.upsample)
 
 
 def file_digests(checkpoint: Checkpoint, store: Store) -> dict[str, str]:

@@ -15,17 +15,18 @@ from ltx_run.console import hint, human_bytes
 def tiny_command(directory: Path, seed: int) -> None:
     r"""Write a tiny checkpoint with random weights into DIRECTORY.
 
-    It has the layout of the official release - a single file, a Gemma-3 directory, an upsampler, a LoRA - at
-    a size that a laptop builds and runs in seconds. The video it makes is noise.
+    It has the layout of the official release - a single file, a Gemma-3 directory, the upsamplers, a LoRA -
+    at a size that a laptop builds and runs in seconds. The video it makes is noise.
 
     \b
     Example:
       ltxbuild make-tiny-checkpoint demo/checkpoint
     """
-    from ltxbuild.synthetic import write_checkpoint, write_lora
+    from ltxbuild.synthetic import UPSAMPLER_FILES, write_checkpoint, write_lora, write_upsampler
 
-    model, gemma, upsampler = write_checkpoint(directory, seed=seed)
+    model, gemma, _ = write_checkpoint(directory, seed=seed)
+    upsamplers = [write_upsampler(directory, kind, seed=seed) for kind in UPSAMPLER_FILES]
     lora = write_lora(directory, seed=seed)
-    for path in (model, gemma / "model.safetensors", upsampler, lora):
+    for path in (model, gemma / "model.safetensors", *upsamplers, lora):
         click.echo(f"{path}  {human_bytes(path.stat().st_size)}")
     hint("ltxbuild compile recipes/cpu_tiny.yaml")

@@ -51,7 +51,17 @@ def test_defaults(tmp_path: Path) -> None:
         (MINIMAL.replace("height: 64", "height: 65"), ["variants.default.height", "multiple of 32", "65"]),
         (MINIMAL.replace("frames: 9", "frames: 12"), ["variants.default.frames", "8k+1", "9 and 17", "12"]),
         (MINIMAL.replace("name: mini", "name: ../mini"), ["name", "'../mini'"]),
-        (MINIMAL.replace("one_stage", "two_stage"), ["width is 96", "multiple of 64"]),
+        (MINIMAL.replace("one_stage", "two_stage"), ["width is 96", "multiple of 64", "64 or 128"]),
+        (
+            MINIMAL.replace("one_stage", "two_stage") + "upsample: spatial_x1.5\n",
+            ["height is 64", "multiple of 96", "96 or 192"],
+        ),
+        (
+            MINIMAL.replace("one_stage", "two_stage") + "upsample: temporal_x2\n",
+            ["frames is 9", "multiple of 16 plus 1", "17 or 33"],
+        ),
+        (MINIMAL + "upsample: spatial_x2\n", ["upsample is spatial_x2", "distilled_one_stage has no"]),
+        (MINIMAL + "upsample: x4\n", ["upsample", "'spatial_x2', 'spatial_x1.5' or 'temporal_x2'", "'x4'"]),
         (MINIMAL + "colour: red\n", ["colour: unknown field", "allowed:", "extends"]),
         (MINIMAL.replace("cpu}", "cpu, profile: trilium}"), ["target.profile", "trillium", "'trilium'"]),
         (MINIMAL.replace("cpu}", "cpu, tensor_parallel: 4}"), ["'single' uses one device"]),
