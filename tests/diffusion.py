@@ -23,7 +23,10 @@ from ltx_core.components.patchifiers import (  # noqa: E402
     VideoLatentPatchifier,
     get_pixel_coords,
 )
-from ltx_core.guidance.perturbations import BatchedPerturbationConfig  # noqa: E402
+from ltx_core.guidance.perturbations import (  # noqa: E402
+    BatchedPerturbationConfig,
+    PerturbationConfig,
+)
 from ltx_core.model.transformer.modality import Modality  # noqa: E402
 from ltx_core.model.transformer.model_configurator import LTXModelConfigurator  # noqa: E402
 from ltx_core.model.transformer.transformer_args import (  # noqa: E402
@@ -101,26 +104,43 @@ class Levels(NamedTuple):
     timesteps: np.ndarray
 
 
-def official_velocity(given: Inputs, video: Levels, audio: Levels) -> tuple[np.ndarray, np.ndarray]:
-    """Velocities of the official transformer."""
+def official_velocity(
+    given: Inputs,
+    video: Levels,
+    audio: Levels,
+    perturbations: list[PerturbationConfig] | None = None,
+    positions: torch.Tensor | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Velocities of the official transformer.
+
+    Args:
+        given: Tokens and text.
+        video: Noise levels of the video tokens.
+        audio: Noise levels of the audio tokens.
+        perturbations: What each sample goes without.
+        positions: Of the video tokens, when there are others than those of the grid.
+    """
     batch = given.video.shape[0]
     dtype = next(official().parameters()).dtype
 
-    def modality(
-        tokens: np.ndarray, context: np.ndarray, levels: Levels, positions: torch.Tensor
-    ) -> Modality:
+    def modality(tokens: np.ndarray, context: np.ndarray, levels: Levels, where: torch.Tensor) -> Modality:
         return Modality(
             latent=torch.from_numpy(tokens).to(dtype),
             sigma=torch.from_numpy(levels.sigma),
             timesteps=torch.from_numpy(levels.timesteps),
-            positions=positions,
+            positions=where,
             context=torch.from_numpy(context).to(dtype),
         )
 
     out = official()(
-        modality(given.video, given.context_video, video, video_positions(GEOMETRY, batch)),
+        modality(
+            given.video,
+            given.context_video,
+            video,
+            video_positions(GEOMETRY, batch) if positions is None else positions,
+        ),
         modality(given.audio, given.context_audio, audio, audio_positions(GEOMETRY, batch)),
-        BatchedPerturbationConfig.empty(batch),
+        BatchedPerturbationConfig(perturbations or [PerturbationConfig.empty()] * batch),
     )
     return out[0].float().numpy(), out[1].float().numpy()
 

@@ -42,6 +42,8 @@ def apply(
     eps: float = 1e-6,
     rope_q: rope.Tables | None = None,
     rope_k: rope.Tables | None = None,
+    visible: Array | None = None,
+    bypass: Array | None = None,
     kind: AttentionKind = "plain",
 ) -> Array:
     """Gated multi-head attention with full-width norms on queries and keys.
@@ -55,6 +57,8 @@ def apply(
         rope_q: Rotation of the queries; None leaves them as they are.
         rope_k: Rotation of the keys; None leaves them as they are, except in self-attention (no `context`),
             where they turn with `rope_q`.
+        visible: Which of the asked tokens count, `[S]` bool; None for all.
+        bypass: Samples whose values go through as they are, unmixed, `[B]` bool; in self-attention only.
         kind: Implementation, see `layers.attention`.
 
     Returns:
@@ -71,7 +75,10 @@ def apply(
         q = rope.rotate(q, rope_q)
     if rope_k is not None:
         k = rope.rotate(k, rope_k)
-    out = layers.attention(q, k, v, scale=q.shape[-1] ** -0.5, kind=kind)
+    mask = None if visible is None else visible[None, None, :]
+    out = layers.attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask, kind=kind)
+    if bypass is not None:
+        out = jnp.where(bypass[:, None, None, None], v, out)
     out = out * _gates(params, x)
     return layers.linear(params["to_out"], out.reshape(*x.shape[:2], -1))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple, Protocol
 
+import jax.numpy as jnp
 from jax import Array
 
 from ltxbuild.model import adaln, attention, layers, rope
@@ -28,6 +29,7 @@ class Conditions(NamedTuple):
         cross: `[B, N, 4, D]`, scales and shifts of the attention between audio and video.
         gate: `[B, 1, 1, D]`, gate of what comes from the other modality.
         level: Which of the N noise levels each token has, `[T]`, or None.
+        visible: Which tokens others may attend to, `[T]` bool, or None for all.
     """
 
     context: Array
@@ -36,6 +38,25 @@ class Conditions(NamedTuple):
     cross: Array
     gate: Array
     level: Array | None
+    visible: Array | None
+
+
+class Perturbation(NamedTuple):
+    """What single samples of a batch go without; None where no sample does.
+
+    Attributes:
+        video_self: Where video self-attention mixes nothing, `[blocks, B]` bool; `[B]` in one block.
+        audio_self: The same for audio.
+        isolated: Samples without exchange between audio and video, `[B]` bool.
+    """
+
+    video_self: Array | None = None
+    audio_self: Array | None = None
+    isolated: Array | None = None
+
+
+WHOLE = Perturbation()
+"""Nothing left out."""
 
 
 class _Attend(Protocol):
@@ -49,6 +70,8 @@ class _Attend(Protocol):
         *,
         rope_q: rope.Tables | None = None,
         rope_k: rope.Tables | None = None,
+        visible: Array | None = None,
+        bypass: Array | None = None,
     ) -> Array: ...
 
 
@@ -101,6 +124,7 @@ def apply(
     *,
     config: TransformerConfig,
     kind: AttentionKind,
+    without: Perturbation = WHOLE,
 ) -> tuple[Array, Array]:
     """Self-attention and text in each modality, then exchange between them, then feed-forward in each.
 
@@ -113,6 +137,7 @@ def apply(
         ropes: Rotary tables.
         config: Sizes.
         kind: Implementation of the attention.
+        without: What samples go without in this block.
 
     Returns:
         Video and audio tokens, shaped as they came.
@@ -121,9 +146,15 @@ def apply(
     attend = partial(attention.apply, heads=config.num_attention_heads, eps=eps, kind=kind)
     main_video = adaln.rows(params["video"]["main_rows"], given_video.main, given_video.level)
     main_audio = adaln.rows(params["audio"]["main_rows"], given_audio.main, given_audio.level)
-    video = _self_and_text(params["video"], video, main_video, given_video, ropes.video, attend, eps)
-    audio = _self_and_text(params["audio"], audio, main_audio, given_audio, ropes.audio, attend, eps)
-    video, audio = _exchange(params, video, audio, given_video, given_audio, ropes, attend, eps)
+    bypass_video, bypass_audio, isolated = without
+    video = _self_and_text(
+        params["video"], video, main_video, given_video, ropes.video, bypass_video, attend, eps
+    )
+    audio = _self_and_text(
+        params["audio"], audio, main_audio, given_audio, ropes.audio, bypass_audio, attend, eps
+    )
+    to_video, to_audio = _exchange(params, video, audio, given_video, given_audio, ropes, attend, eps)
+    video, audio = video + _kept(to_video, isolated), audio + _kept(to_audio, isolated)
     video = _feed_forward(params["video"], video, main_video, eps)
     audio = _feed_forward(params["audio"], audio, main_audio, eps)
     return video, audio
@@ -135,12 +166,14 @@ def _self_and_text(
     main: list[Array],
     given: Conditions,
     turn: rope.Tables,
+    bypass: Array | None,
     attend: _Attend,
     eps: float,
 ) -> Array:
     shift, scale, gate, *_, text_shift, text_scale, text_gate = main
     normed = modulate(layers.rms_norm(x, eps=eps), scale, shift)
-    x = x + attend(params["self_attn"], normed, rope_q=turn) * gate
+    mixed = attend(params["self_attn"], normed, rope_q=turn, visible=given.visible, bypass=bypass)
+    x = x + mixed * gate
     prompt_shift, prompt_scale = adaln.rows(params["prompt_rows"], given.prompt, None)
     text = modulate(given.context, prompt_scale, prompt_shift)
     normed = modulate(layers.rms_norm(x, eps=eps), text_scale, text_shift)
@@ -157,7 +190,7 @@ def _exchange(
     attend: _Attend,
     eps: float,
 ) -> tuple[Array, Array]:
-    """Audio to video and video to audio, both from the tokens as they came in."""
+    """What video takes from audio and audio from video, both from the tokens as they came in."""
     v, v_gate = _exchange_rows(params["video"]["cross_rows"], given_video)
     a, a_gate = _exchange_rows(params["audio"]["cross_rows"], given_audio)
     normed_video, normed_audio = layers.rms_norm(video, eps=eps), layers.rms_norm(audio, eps=eps)
@@ -174,8 +207,14 @@ def _exchange(
         modulate(normed_video, v[2], v[3]),
         rope_q=ropes.cross_audio,
         rope_k=ropes.cross_video,
+        visible=given_video.visible,
     )
-    return video + to_video * v_gate, audio + to_audio * a_gate
+    return to_video * v_gate, to_audio * a_gate
+
+
+def _kept(change: Array, isolated: Array | None) -> Array:
+    """The change `[B, T, D]`, zero in isolated samples."""
+    return change if isolated is None else jnp.where(isolated[:, None, None], 0, change)
 
 
 def _exchange_rows(table: Array, given: Conditions) -> tuple[list[Array], Array]:

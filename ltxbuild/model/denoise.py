@@ -2,159 +2,209 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from jax import Array
 
-from ltxbuild.model import adaln, latents, sampler, transformer
+from ltxbuild.model import adaln, conditioning, latents, sampler, transformer
+from ltxbuild.model.block import WHOLE, Perturbation
+from ltxbuild.model.conditioning import NO_SLOTS, Given, Images, Slots
 from ltxbuild.model.config import TransformerConfig
+from ltxbuild.model.guidance import Guidance, Scales, Text, arrange, guide
 from ltxbuild.model.layers import AttentionKind, Params
 from ltxbuild.model.positions import Geometry, RopeTables, rope_tables
 from ltxbuild.model.sampler import Latents
 
 
-def denoise(
-    params: Params,
-    noise_video: Array,
-    noise_audio: Array,
-    context_video: Array,
-    context_audio: Array,
-    sigmas: Array,
-    *,
-    config: TransformerConfig,
-    geometry: Geometry,
-    kind: AttentionKind = "plain",
-) -> Latents:
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What is fixed when a stage's program is compiled.
+
+    Attributes:
+        config: Sizes of the model.
+        geometry: Size of the latents.
+        kind: Implementation of the attention.
+        guidance: Passes of a step; None for a single, unguided one.
+        slots: Images that the stage takes.
+        stride: The model runs at every `stride`-th step; the steps between use its last prediction.
+    """
+
+    config: TransformerConfig
+    geometry: Geometry
+    kind: AttentionKind = "plain"
+    guidance: Guidance | None = None
+    slots: Slots = NO_SLOTS
+    stride: int = 1
+
+
+class Inputs(NamedTuple):
+    """What a stage is told.
+
+    Attributes:
+        context: Text for the video tokens `[B, S, D]` and for the audio tokens `[B, S, Da]`.
+        negative: The same of the negative prompt, if the stage has a pass for it.
+        scales: Guidance of video and of audio, if the stage is guided.
+        images: Contents of the slots, if the stage has any.
+    """
+
+    context: Text
+    negative: Text | None = None
+    scales: Scales | None = None
+    images: Images | None = None
+
+
+def denoise(params: Params, noise: Latents, told: Inputs, sigmas: Array, *, stage: Stage) -> Latents:
     """A stage that starts from pure noise.
 
     Args:
         params: Tree of `transformer.params`; `blocks` may also be a sequence of per-block trees.
-        noise_video: `[B, T, C]`, T as `geometry.tokens`; its dtype is what is computed in.
-        noise_audio: `[B, A, C]`.
-        context_video: Text for the video tokens, `[B, S, D]`.
-        context_audio: Text for the audio tokens, `[B, S, Da]`.
+        noise: Video `[B, T, C]` (T with the tokens of the keyframes) and audio `[B, A, C]`; its dtype is what
+            is computed in.
+        told: Text, guidance and images.
         sigmas: `[steps + 1]` f32.
-        config: Sizes.
-        geometry: Size of the latents.
-        kind: Implementation of the attention.
+        stage: What is fixed.
 
     Returns:
         Latents of video `[B, C, F, H, W]` and audio `[B, 8, A, 16]`.
     """
-    ropes = rope_tables(config, geometry, noise_video.dtype)
-    predict = _predictor(params, context_video, context_audio, ropes, config, kind)
-    return unpatchify(*sampler.sample(predict, (noise_video, noise_audio), sigmas), geometry=geometry)
+    start = begin(noise, told.images, stage=stage)
+    return _denoised(params, start, told, sigmas, stage)
 
 
 def denoise_from(
-    params: Params,
-    start_video: Array,
-    start_audio: Array,
-    noise_video: Array,
-    noise_audio: Array,
-    context_video: Array,
-    context_audio: Array,
-    sigmas: Array,
-    *,
-    config: TransformerConfig,
-    geometry: Geometry,
-    kind: AttentionKind = "plain",
+    params: Params, start: Latents, noise: Latents, told: Inputs, sigmas: Array, *, stage: Stage
 ) -> Latents:
     """A stage that starts from given latents, noised to the first sigma.
 
-    Args and result are those of `denoise`, with `start_video` `[B, C, F, H, W]` and `start_audio`
-    `[B, 8, A, 16]` before the noise.
+    Args and result are those of `denoise`, with `start` of video `[B, C, F, H, W]` and audio `[B, 8, A, 16]`
+    before the noise.
     """
-    video, audio = mix_noise(start_video, start_audio, noise_video, noise_audio, sigmas)
-    return denoise(
-        params,
-        video,
-        audio,
-        context_video,
-        context_audio,
-        sigmas,
-        config=config,
-        geometry=geometry,
-        kind=kind,
-    )
+    state = begin_from(start, noise, told.images, sigmas, stage=stage)
+    return _denoised(params, state, told, sigmas, stage)
+
+
+def _denoised(params: Params, start: Latents, told: Inputs, sigmas: Array, stage: Stage) -> Latents:
+    predict = _predictor(params, told, stage)
+    return unpatchify(*sampler.sample(predict, start, sigmas, stage.stride), geometry=stage.geometry)
 
 
 def denoise_step(
-    params: Params,
-    video: Array,
-    audio: Array,
-    sigma: Array,
-    sigma_next: Array,
-    context_video: Array,
-    context_audio: Array,
-    *,
-    config: TransformerConfig,
-    geometry: Geometry,
-    kind: AttentionKind = "plain",
+    params: Params, state: Latents, sigma: Array, following: Array, told: Inputs, *, stage: Stage
 ) -> Latents:
-    """One step of a stage, for hosts that drive the loop themselves.
+    """One call of a stage, for hosts that drive the loop themselves.
 
     Args:
         params: See `denoise`.
-        video: Tokens at noise level `sigma`, `[B, T, C]`.
-        audio: `[B, A, C]`.
+        state: Video `[B, T, C]` and audio `[B, A, C]` at noise level `sigma`.
         sigma: `[1]` f32.
-        sigma_next: `[1]` f32.
-        context_video: See `denoise`.
-        context_audio: See `denoise`.
-        config: Sizes.
-        geometry: Size of the latents.
-        kind: Implementation of the attention.
+        following: The sigmas up to the next call, `[stride]` f32.
+        told: See `denoise`.
+        stage: What is fixed.
 
     Returns:
-        Tokens at noise level `sigma_next`, shaped as they came.
+        Tokens at the last noise level, shaped as they came.
     """
-    ropes = rope_tables(config, geometry, video.dtype)
-    predict = _predictor(params, context_video, context_audio, ropes, config, kind)
-    return sampler.step(predict, (video, audio), sigma, sigma_next)
+    return sampler.step(_predictor(params, told, stage), state, sigma, following)
 
 
-def _predictor(
-    params: Params,
-    context_video: Array,
-    context_audio: Array,
-    ropes: RopeTables,
-    config: TransformerConfig,
-    kind: AttentionKind,
-) -> sampler.Denoise:
-    """The transformer as the sampler sees it: all tokens of a step share one sigma."""
+def begin(noise: Latents, images: Images | None, *, stage: Stage) -> Latents:
+    """Where a stage from pure noise starts: the noise, but for what images give.
+
+    Args:
+        noise: See `denoise`.
+        images: Contents of the stage's slots.
+        stage: What is fixed.
+    """
+    video, audio = noise
+    state = _given(images, stage, video)
+    return (video if state is None else conditioning.noised(state, video)), audio
+
+
+def begin_from(
+    start: Latents, noise: Latents, images: Images | None, sigmas: Array, *, stage: Stage
+) -> Latents:
+    """Where a stage from given latents starts: tokens noised to `sigmas[0]`, less where images are given.
+
+    Args:
+        start: See `denoise_from`.
+        noise: See `denoise`.
+        images: Contents of the stage's slots.
+        sigmas: `[steps + 1]` f32.
+        stage: What is fixed.
+    """
+    video, audio = latents.patchify_video(start[0]), latents.patchify_audio(start[1])
+    state = _given(images, stage, video)
+    # Tokens of keyframes start from nothing: the image comes in with the share that it is given.
+    video = jnp.pad(video, ((0, 0), (0, noise[0].shape[1] - video.shape[1]), (0, 0)))
+    mixed = latents.interpolate(video, noise[0], sigmas[0])
+    mixed = mixed.astype(video.dtype) if state is None else conditioning.noised(state, mixed)
+    return mixed, latents.mix_noise(audio, noise[1], sigmas[0])
+
+
+def unpatchify(video: Array, audio: Array, *, geometry: Geometry) -> Latents:
+    """Tokens to latents `[B, C, F, H, W]` and `[B, 8, A, 16]`; tokens of keyframes are dropped."""
+    kept = video[:, : geometry.tokens]
+    return latents.unpatchify_video(kept, geometry), latents.unpatchify_audio(audio)
+
+
+def _given(images: Images | None, stage: Stage, like: Array) -> Given | None:
+    if images is None:
+        return None
+    return conditioning.given(images, stage.slots, stage.geometry, like.dtype)
+
+
+def _predictor(params: Params, told: Inputs, stage: Stage) -> sampler.Denoise:
+    """The model as the sampler sees it, with guidance and images."""
+    state = _given(told.images, stage, told.context[0])
+    keyframes = None if state is None else state.keyframes
+    ropes = rope_tables(stage.config, stage.geometry, told.context[0].dtype, keyframes)
+    model = partial(_model, params, ropes, state, stage)
+    if stage.guidance is None:
+        return lambda noisy, sigma: _blended(state, model(sigma, noisy, told.context, WHOLE))
+    guidance, scales = stage.guidance, told.scales
+    assert scales is not None
+    passes = arrange(guidance, told.context, told.negative, scales, stage.config.num_layers)
+    visible = None if state is None else state.visible
 
     def predict(noisy: Latents, sigma: Array) -> Latents:
-        video, audio = noisy
-        times = adaln.uniform(jnp.broadcast_to(sigma, (video.shape[0],)))
-        velocity_video, velocity_audio = transformer.velocity(
-            params, video, audio, context_video, context_audio, times, times, ropes, config=config, kind=kind
-        )
-        return (
-            transformer.to_denoised(video, velocity_video, times),
-            transformer.to_denoised(audio, velocity_audio, times),
-        )
+        return _blended(state, guide(partial(model, sigma), noisy, passes, scales, guidance, visible))
 
     return predict
 
 
-def mix_noise(
-    start_video: Array, start_audio: Array, noise_video: Array, noise_audio: Array, sigmas: Array
+def _model(
+    params: Params,
+    ropes: RopeTables,
+    state: Given | None,
+    stage: Stage,
+    sigma: Array,
+    noisy: Latents,
+    text: Text,
+    without: Perturbation,
 ) -> Latents:
-    """Latents as tokens, noised to `sigmas[0]`: where a stage from given latents starts.
-
-    Args:
-        start_video: `[B, C, F, H, W]`.
-        start_audio: `[B, 8, A, 16]`.
-        noise_video: `[B, F * H * W, C]`.
-        noise_audio: `[B, A, C]`.
-        sigmas: `[steps + 1]` f32.
-    """
+    """Clean tokens, from one pass through the transformer."""
+    times_audio = adaln.uniform(sigma)
+    times_video = times_audio if state is None else conditioning.timesteps(state, sigma)
+    velocity = transformer.velocity(
+        params,
+        *noisy,
+        *text,
+        times_video,
+        times_audio,
+        ropes,
+        config=stage.config,
+        kind=stage.kind,
+        visible=None if state is None else state.visible,
+        without=without,
+    )
     return (
-        latents.mix_noise(latents.patchify_video(start_video), noise_video, sigmas[0]),
-        latents.mix_noise(latents.patchify_audio(start_audio), noise_audio, sigmas[0]),
+        transformer.to_denoised(noisy[0], velocity[0], times_video),
+        transformer.to_denoised(noisy[1], velocity[1], times_audio),
     )
 
 
-def unpatchify(video: Array, audio: Array, *, geometry: Geometry) -> Latents:
-    """Tokens `[B, T, C]` and `[B, A, C]` to latents `[B, C, F, H, W]` and `[B, 8, A, 16]`."""
-    return latents.unpatchify_video(video, geometry), latents.unpatchify_audio(audio)
+def _blended(state: Given | None, clean: Latents) -> Latents:
+    return clean if state is None else (conditioning.blended(state, clean[0]), clean[1])

@@ -37,9 +37,14 @@ def unpatchify_audio(tokens: Array) -> Array:
 
 
 def mix_noise(start: Array, noise: Array, amount: Array) -> Array:
-    """Interpolate from `start` to `noise` in f32; the result has the dtype of `start`.
+    """Interpolate from `start` to `noise` in f32; the result has the dtype of `start`."""
+    return interpolate(start, noise, amount).astype(start.dtype)
+
+
+def interpolate(start: Array, end: Array, amount: Array) -> Array:
+    """Interpolate in f32.
 
     Counted from the nearer end, so that an amount of 0 or 1 gives that end exactly.
     """
-    a, b, w = start.astype(jnp.float32), noise.astype(jnp.float32), amount.astype(jnp.float32)
-    return jnp.where(w < 0.5, a + w * (b - a), b - (b - a) * (1 - w)).astype(start.dtype)
+    a, b, w = (x.astype(jnp.float32) for x in (start, end, amount))
+    return jnp.where(w < 0.5, a + w * (b - a), b - (b - a) * (1 - w))

@@ -84,7 +84,7 @@ def attention(
         k: `[B, S, K, D]`, with H a multiple of K (grouped queries).
         v: `[B, S, K, D]`.
         scale: Factor on the scores.
-        mask: Boolean `[B or 1, T, S]`, True where a key may be seen. A row that sees nothing gives zeros.
+        mask: Boolean `[B or 1, T or 1, S]`, True where a key may be seen. Rows that see nothing give zeros.
         kind: `plain` holds all scores `[B, H, T, S]`; `blocked` goes through the queries in blocks.
 
     Returns:
@@ -116,8 +116,8 @@ def _attend_blocked(q: Array, k: Array, v: Array, mask: Array | None, scale: flo
     short = blocks * BLOCK_QUERIES - tokens
     padded = jnp.pad(q, ((0, 0), (0, short), (0, 0), (0, 0)))
     queries = jnp.moveaxis(padded.reshape(batch, blocks, BLOCK_QUERIES, heads, dim), 1, 0)
-    if mask is None:
-        out = lax.map(lambda block: _attend(block, k, v, None, scale), queries)
+    if mask is None or mask.shape[1] == 1:
+        out = lax.map(lambda block: _attend(block, k, v, mask, scale), queries)
     else:
         rows = jnp.pad(mask, ((0, 0), (0, short), (0, 0)))
         masks = jnp.moveaxis(rows.reshape(rows.shape[0], blocks, BLOCK_QUERIES, -1), 1, 0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
@@ -41,7 +43,17 @@ class Geometry(NamedTuple):
     @property
     def tokens(self) -> int:
         """Video tokens."""
-        return self.frames * self.height * self.width
+        return self.frames * self.cells
+
+    @property
+    def cells(self) -> int:
+        """Video tokens of one latent frame."""
+        return self.height * self.width
+
+    @property
+    def pixel_frames(self) -> int:
+        """Frames of the decoded video."""
+        return (self.frames - 1) * FRAMES_PER_LATENT + 1
 
 
 class RopeTables(NamedTuple):
@@ -66,6 +78,11 @@ def frame_seconds(frames: int, fps: float) -> Float32:
     return _middles(edges.astype(np.float32) / np.float32(fps))
 
 
+def keyframe_seconds(frames: int, fps: float) -> Float32:
+    """Middle of each pixel frame in seconds, `[frames]`: where a keyframe is whose latent holds one frame."""
+    return _middles(np.arange(frames + 1).astype(np.float32) / np.float32(fps))
+
+
 def pixels(cells: int) -> Float32:
     """Middle of each latent row or column in pixels, `[cells]`."""
     return _middles((np.arange(cells + 1) * PIXELS_PER_LATENT).astype(np.float32))
@@ -82,32 +99,63 @@ def _middles(edges: Float32) -> Float32:
     return middles
 
 
-def rope_tables(config: TransformerConfig, geometry: Geometry, dtype: DTypeLike) -> RopeTables:
-    """All rotary tables of a run, rounded to `dtype`."""
-    heads, theta = config.num_attention_heads, config.positional_embedding_theta
-    video_freqs = rope.frequencies(config.video_dim, 3, theta)
-    audio_freqs = rope.frequencies(config.audio_dim, 1, theta)
-    cross_freqs = rope.frequencies(config.audio_cross_attention_dim, 1, theta)
-    max_time, max_height, max_width = config.positional_embedding_max_pos
+def rope_tables(
+    config: TransformerConfig, geometry: Geometry, dtype: DTypeLike, keyframes: Array | None = None
+) -> RopeTables:
+    """All rotary tables of a run, rounded to `dtype`.
+
+    Args:
+        config: Sizes.
+        geometry: Size of the latents.
+        dtype: What cos and sin are rounded to.
+        keyframes: Pixel frame of each appended keyframe, `[K]` int32; their tokens follow those of the video.
+    """
+    heads, dim = config.num_attention_heads, config.audio_cross_attention_dim
+    theta = config.positional_embedding_theta
     (max_audio,) = config.audio_positional_embedding_max_pos
-    max_cross = max(max_time, max_audio)
-    time = frame_seconds(geometry.frames, geometry.fps)
+    max_cross = max(config.positional_embedding_max_pos[0], max_audio)
+    audio_freqs, cross_freqs = rope.frequencies(config.audio_dim, 1, theta), rope.frequencies(dim, 1, theta)
     heard = audio_seconds(geometry.audio)
-    video = [
-        rope.axis_angles(time, max_time, video_freqs),
-        rope.axis_angles(pixels(geometry.height), max_height, video_freqs),
-        rope.axis_angles(pixels(geometry.width), max_width, video_freqs),
-    ]
-    cross_video = rope.axis_angles(time, max_cross, cross_freqs)
-    cross_audio = rope.axis_angles(heard, max_cross, cross_freqs)
-    cross_dim = config.audio_cross_attention_dim
-    per_frame = rope.tables([cross_video], cross_dim, heads, dtype)
+
+    def cross(seconds: Float32) -> rope.Tables:
+        return rope.rows(rope.axis_angles(seconds, max_cross, cross_freqs), dtype)
+
+    own = rope.rows(rope.axis_angles(heard, max_audio, audio_freqs), dtype)
     return RopeTables(
-        rope.tables(video, config.video_dim, heads, dtype),
-        rope.tables([rope.axis_angles(heard, max_audio, audio_freqs)], config.audio_dim, heads, dtype),
-        _per_token(per_frame, geometry.height * geometry.width),
-        rope.tables([cross_audio], cross_dim, heads, dtype),
+        _video_tables(config, geometry, dtype, keyframes),
+        rope.grid([own], config.audio_dim, heads),
+        _per_token(rope.grid([_times(geometry, keyframes, cross)], dim, heads), geometry.cells),
+        rope.grid([cross(heard)], dim, heads),
     )
+
+
+def _video_tables(
+    config: TransformerConfig, geometry: Geometry, dtype: DTypeLike, keyframes: Array | None
+) -> rope.Tables:
+    """Tables of the video tokens' self-attention."""
+    freqs = rope.frequencies(config.video_dim, 3, config.positional_embedding_theta)
+    max_time, max_height, max_width = config.positional_embedding_max_pos
+
+    def axis(positions: Float32, longest: float) -> rope.Tables:
+        return rope.rows(rope.axis_angles(positions, longest, freqs), dtype)
+
+    times = _times(geometry, keyframes, lambda seconds: axis(seconds, max_time))
+    across = axis(pixels(geometry.height), max_height), axis(pixels(geometry.width), max_width)
+    return rope.grid([times, *across], config.video_dim, config.num_attention_heads)
+
+
+def _times(
+    geometry: Geometry, keyframes: Array | None, table: Callable[[Float32], rope.Tables]
+) -> rope.Tables:
+    """Rows of the latent frames, and of the keyframes after them.
+
+    Every frame that a keyframe can be at has its row, made in f64 like the others, and the program picks:
+    angles grow to thousands of radians, and no accelerator's sine is exact there.
+    """
+    grid = table(frame_seconds(geometry.frames, geometry.fps))
+    if keyframes is None:
+        return grid
+    return rope.join(grid, rope.take(table(keyframe_seconds(geometry.pixel_frames, geometry.fps)), keyframes))
 
 
 def _per_token(per_frame: rope.Tables, cells: int) -> rope.Tables:

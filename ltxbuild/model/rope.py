@@ -34,20 +34,29 @@ def axis_angles(positions: Float32, max_position: float, freqs: Float32) -> Floa
 
 
 def tables(angles: Sequence[Float32], dim: int, heads: int, dtype: DTypeLike) -> Tables:
+    """The tables of `grid`, from the angles `[N_axis, K]` of each axis."""
+    return grid([rows(axis, dtype) for axis in angles], dim, heads)
+
+
+def rows(angles: Float32, dtype: DTypeLike) -> Tables:
+    """Cosines and sines of one axis' angles `[N, K]`: computed in f64, rounded to f32, then to `dtype`."""
+    cos, sin = np.cos(angles.astype(np.float64)), np.sin(angles.astype(np.float64))
+    return jnp.asarray(cos.astype(np.float32), dtype), jnp.asarray(sin.astype(np.float32), dtype)
+
+
+def grid(axes: Sequence[Tables], dim: int, heads: int) -> Tables:
     """cos/sin tables over the grid spanned by the axes, first axis slowest.
 
     Args:
-        angles: Per axis `[N_axis, K]`.
+        axes: `rows` of each axis, `[N_axis, K]`.
         dim: Inner width of the attention; `dim / 2` angles per token.
         heads: Attention heads.
-        dtype: What cos and sin are rounded to.
 
     Returns:
         Two arrays `[prod(N_axis), heads, dim / heads / 2]`. Angles run frequency-major, axis-minor; missing
         ones are filled in front with cos 1, sin 0.
     """
-    cos = _grid([np.cos(a.astype(np.float64)).astype(np.float32) for a in angles], dtype)
-    sin = _grid([np.sin(a.astype(np.float64)).astype(np.float32) for a in angles], dtype)
+    cos, sin = _spread([axis[0] for axis in axes]), _spread([axis[1] for axis in axes])
     missing = dim // 2 - cos.shape[-1]
     cos = jnp.pad(cos, ((0, 0), (missing, 0)), constant_values=1)
     sin = jnp.pad(sin, ((0, 0), (missing, 0)))
@@ -55,16 +64,26 @@ def tables(angles: Sequence[Float32], dim: int, heads: int, dtype: DTypeLike) ->
     return cos.reshape(shape), sin.reshape(shape)
 
 
-def _grid(per_axis: Sequence[Float32], dtype: DTypeLike) -> Array:
+def _spread(per_axis: Sequence[Array]) -> Array:
     """Spread per-axis `[N_axis, K]` values over the grid: `[prod(N_axis), K * axes]`."""
     sizes = tuple(len(values) for values in per_axis)
     count = len(per_axis)
     spread = []
-    for axis, values in enumerate(per_axis):
-        row = jnp.asarray(values, dtype)
+    for axis, row in enumerate(per_axis):
         shape = tuple(sizes[axis] if i == axis else 1 for i in range(count))
         spread.append(jnp.broadcast_to(row.reshape(*shape, -1), (*sizes, row.shape[-1])))
     return jnp.stack(spread, axis=-1).reshape(math.prod(sizes), -1)
+
+
+def take(table: Tables, index: Array) -> Tables:
+    """The rows `index` `[N]` of a table `[M, K]`; an index outside it takes the nearest row."""
+    cos, sin = (jnp.take(values, index, axis=0, mode="clip") for values in table)
+    return cos, sin
+
+
+def join(first: Tables, second: Tables) -> Tables:
+    """The tables of some tokens, and of others after them."""
+    return jnp.concatenate([first[0], second[0]]), jnp.concatenate([first[1], second[1]])
 
 
 def rotate(x: Array, rope: Tables) -> Array:

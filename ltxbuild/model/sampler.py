@@ -30,25 +30,51 @@ def euler(noisy: Array, clean: Array, sigma: Array, sigma_next: Array) -> Array:
     return (x + velocity.astype(jnp.float32) * (sigma_next - sigma)).astype(noisy.dtype)
 
 
-def step(denoise: Denoise, latents: Latents, sigma: Array, sigma_next: Array) -> Latents:
-    """One denoising step of both modalities; sigmas `[1]` f32."""
-    clean = denoise(latents, sigma)
-    video, audio = (euler(x, d, sigma, sigma_next) for x, d in zip(latents, clean, strict=True))
+def step(denoise: Denoise, state: Latents, sigma: Array, following: Array) -> Latents:
+    """Predict once, then move both modalities along the sigmas that follow.
+
+    Args:
+        denoise: Predicts the clean tokens.
+        state: Tokens at noise level `sigma`.
+        sigma: `[1]` f32.
+        following: `[stride]` f32. After the first move the prediction is used again; where a sigma repeats
+            the one before it (a schedule filled up at its end), nothing moves.
+    """
+    clean = denoise(state, sigma)
+    state = _moved(state, clean, sigma, following[:1])
+    for index in range(1, following.shape[0]):
+        now, then = following[index - 1 : index], following[index : index + 1]
+        moved = _moved(state, clean, now, then)
+        state = jnp.where(now == then, state[0], moved[0]), jnp.where(now == then, state[1], moved[1])
+    return state
+
+
+def _moved(state: Latents, clean: Latents, sigma: Array, sigma_next: Array) -> Latents:
+    video, audio = (euler(x, d, sigma, sigma_next) for x, d in zip(state, clean, strict=True))
     return video, audio
 
 
-def sample(denoise: Denoise, latents: Latents, sigmas: Array) -> Latents:
+def sample(denoise: Denoise, state: Latents, sigmas: Array, stride: int = 1) -> Latents:
     """All steps of a schedule, as one loop inside the program.
 
     Args:
         denoise: Predicts the clean tokens.
-        latents: Tokens at noise level `sigmas[0]`.
+        state: Tokens at noise level `sigmas[0]`.
         sigmas: `[steps + 1]` f32.
+        stride: Predict at every `stride`-th step only.
     """
-    pairs = jnp.stack([sigmas[:-1], sigmas[1:]], axis=1)
 
-    def body(carry: Latents, pair: Array) -> tuple[Latents, None]:
-        return step(denoise, carry, pair[:1], pair[1:]), None
+    def body(carry: Latents, window: Array) -> tuple[Latents, None]:
+        return step(denoise, carry, window[:1], window[1:]), None
 
-    final, _ = lax.scan(body, latents, pairs)
+    final, _ = lax.scan(body, state, windows(sigmas, stride))
     return final
+
+
+def windows(sigmas: Array, stride: int) -> Array:
+    """Neighbouring sigmas that share a prediction, `[calls, stride + 1]`; the last one repeats at the end."""
+    steps = sigmas.shape[0] - 1
+    calls = -(-steps // stride)
+    filled = jnp.pad(sigmas, (0, calls * stride - steps), mode="edge")
+    ends = [filled[i : i + (calls - 1) * stride + 1 : stride] for i in range(stride + 1)]
+    return jnp.stack(ends, axis=1)

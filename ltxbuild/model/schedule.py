@@ -57,6 +57,8 @@ def _evenly_spaced(steps: int) -> NDArray[np.float32]:
 
     The step is rounded to f32; product and sum are rounded together, as a fused multiply-add does.
     """
+    import numpy as np
+
     step = float(np.float32(1) / np.float32(steps))
     index = np.arange(steps + 1)
     spaced = np.where(index < (steps + 1) // 2, 1 - step * index, step * (steps - index))

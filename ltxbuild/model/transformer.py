@@ -7,6 +7,7 @@ from jax import Array
 
 from ltxbuild.model import adaln, block, layers
 from ltxbuild.model.adaln import Timesteps
+from ltxbuild.model.block import WHOLE, Perturbation
 from ltxbuild.model.config import TransformerConfig
 from ltxbuild.model.layers import AttentionKind, Params
 from ltxbuild.model.params import ParamSpec, ParamTable, linear, prefixed, stack
@@ -61,8 +62,12 @@ def velocity(
     *,
     config: TransformerConfig,
     kind: AttentionKind = "plain",
+    visible: Array | None = None,
+    without: Perturbation = WHOLE,
 ) -> tuple[Array, Array]:
     """Predict the velocity of every token, in one pass through the blocks.
+
+    Noise levels may have a batch of 1 when all samples have the same.
 
     Args:
         params: Tree of `params`; `blocks` may also be a sequence of per-block trees.
@@ -75,25 +80,40 @@ def velocity(
         ropes: Rotary tables, `positions.rope_tables`.
         config: Sizes.
         kind: Implementation of the attention.
+        visible: Which video tokens others may attend to, `[T]` bool; None for all.
+        without: What samples go without.
 
     Returns:
         Velocities of video `[B, T, out_channels]` and audio `[B, A, audio_out_channels]`.
     """
     given_video, embedded_video = _conditions(
-        params["video"], context_video, times_video, times_audio.sigma, config
+        params["video"], context_video, times_video, times_audio.sigma, visible, config
     )
     given_audio, embedded_audio = _conditions(
-        params["audio"], context_audio, times_audio, times_video.sigma, config
+        params["audio"], context_audio, times_audio, times_video.sigma, None, config
     )
+    bypass = without.video_self, without.audio_self
 
-    def body(tokens: tuple[Array, Array], layer: Params) -> tuple[Array, Array]:
-        return block.apply(layer, *tokens, given_video, given_audio, ropes, config=config, kind=kind)
+    def body(
+        tokens: tuple[Array, Array], item: tuple[Params, tuple[Array | None, Array | None]]
+    ) -> tuple[Array, Array]:
+        layer, in_block = item
+        return block.apply(
+            layer,
+            *tokens,
+            given_video,
+            given_audio,
+            ropes,
+            config=config,
+            kind=kind,
+            without=Perturbation(*in_block, without.isolated),
+        )
 
     tokens = (
         layers.linear(params["video"]["proj_in"], video),
         layers.linear(params["audio"]["proj_in"], audio),
     )
-    video, audio = layers.run_layers(body, tokens, params["blocks"])
+    video, audio = layers.run_layers(body, tokens, params["blocks"], extra=bypass)
     return (
         _head(params["video"], video, embedded_video, times_video.level, config.norm_eps),
         _head(params["audio"], audio, embedded_audio, times_audio.level, config.norm_eps),
@@ -101,7 +121,12 @@ def velocity(
 
 
 def _conditions(
-    params: Params, context: Array, times: Timesteps, other_sigma: Array, config: TransformerConfig
+    params: Params,
+    context: Array,
+    times: Timesteps,
+    other_sigma: Array,
+    visible: Array | None,
+    config: TransformerConfig,
 ) -> tuple[block.Conditions, Array]:
     """Everything the blocks take from the step, and the embedding `[B, N, D]` that the head takes."""
     scale, dtype = config.timestep_scale_multiplier, context.dtype
@@ -112,7 +137,7 @@ def _conditions(
     prompt, _ = adaln.apply(params["prompt"], own_sigma, dtype)
     cross, _ = adaln.apply(params["cross"], times.values * scale, dtype)
     gate, _ = adaln.apply(params["gate"], gate_sigma, dtype)
-    return block.Conditions(context, main, prompt, cross, gate, times.level), embedded
+    return block.Conditions(context, main, prompt, cross, gate, times.level, visible), embedded
 
 
 def _head(params: Params, x: Array, embedded: Array, level: Array | None, eps: float) -> Array:

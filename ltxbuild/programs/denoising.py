@@ -1,68 +1,180 @@
-"""Programs of the denoising stages."""
+"""Programs of the denoising stages.
+
+Beside sizes, a program's geometry names what a stage is compiled for: `negative`, `stg_blocks`, `isolated`
+and `batched` (passes of guidance), `first_frame` and `keyframes` (images it takes), `stride` (steps per
+prediction). What is not named is not there.
+"""
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
+
+from jax import Array
 
 from ltxbuild.components import ModelConfig
 from ltxbuild.lower import Tensor, Traceable
 from ltxbuild.model import denoise as stages
-from ltxbuild.model.layers import AttentionKind
+from ltxbuild.model.conditioning import Images, Slots
+from ltxbuild.model.denoise import Inputs, Stage
+from ltxbuild.model.guidance import Guidance
+from ltxbuild.model.layers import AttentionKind, Params
 from ltxbuild.model.positions import Geometry
+from ltxbuild.model.sampler import Latents
 
 LATENTS = ("latent.video", "latent.audio")
+SCALES = 4
+"""Guidance scales of a modality."""
 
 
 def denoise(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
     """A whole stage from noise, the loop inside."""
-    tensors = (*_tokens(size, config, dtype), *_context(size, config, dtype), _sigmas(size))
-    run = partial(stages.denoise, config=config.ltx.transformer, geometry=_geometry(size), kind=kind)
+    stage = _stage(size, config, kind)
+
+    def run(params: Params, video: Array, audio: Array, *rest: Array) -> Latents:
+        told = _inputs(stage, rest[:-1])
+        return stages.denoise(params, (video, audio), told, rest[-1], stage=stage)
+
+    tensors = (*_tokens(stage, dtype), *_told(stage, size, dtype), _sigmas(size))
     return Traceable(run, tensors, LATENTS)
 
 
 def denoise_from(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
     """A whole stage from noised latents, the loop inside."""
+    stage = _stage(size, config, kind)
+
+    def run(params: Params, *arrays: Array) -> Latents:
+        told = _inputs(stage, arrays[4:-1])
+        start, noise = (arrays[0], arrays[1]), (arrays[2], arrays[3])
+        return stages.denoise_from(params, start, noise, told, arrays[-1], stage=stage)
+
     tensors = (
         *_latents(size, config, dtype),
-        *_tokens(size, config, dtype),
-        *_context(size, config, dtype),
+        *_tokens(stage, dtype),
+        *_told(stage, size, dtype),
         _sigmas(size),
     )
-    run = partial(stages.denoise_from, config=config.ltx.transformer, geometry=_geometry(size), kind=kind)
     return Traceable(run, tensors, LATENTS)
 
 
 def denoise_step(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
-    """One step of a stage."""
-    run = partial(stages.denoise_step, config=config.ltx.transformer, geometry=_geometry(size), kind=kind)
-    sigmas = (Tensor("sigma", (1,), "float32"), Tensor("sigma_next", (1,), "float32"))
-    tensors = (*_tokens(size, config, dtype), *sigmas, *_context(size, config, dtype))
-    return Traceable(run, tensors, ("video", "audio"))
+    """The steps of a stage that share one prediction."""
+    stage = _stage(size, config, kind)
+
+    def run(
+        params: Params, video: Array, audio: Array, sigma: Array, following: Array, *rest: Array
+    ) -> Latents:
+        told = _inputs(stage, rest)
+        return stages.denoise_step(params, (video, audio), sigma, following, told, stage=stage)
+
+    sigmas = (Tensor("sigma", (1,), "float32"), Tensor("sigma_next", (stage.stride,), "float32"))
+    return Traceable(run, (*_tokens(stage, dtype), *sigmas, *_told(stage, size, dtype)), ("video", "audio"))
+
+
+def mix_images(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
+    """Where the video of a stage from noise starts when images are given, as tokens."""
+    stage = _stage(size, config, kind)
+
+    def run(_: Params, video: Array, *images: Array) -> tuple[Array, ...]:
+        return (stages.begin((video, video), _images(images), stage=stage)[0],)
+
+    return Traceable(run, (_tokens(stage, dtype)[0], *_image_tensors(stage, dtype)), ("video",))
 
 
 def mix_noise(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
     """Where a stage from given latents starts, as tokens."""
-    tensors = (*_latents(size, config, dtype), *_tokens(size, config, dtype), _sigmas(size))
-    return Traceable(lambda _, *arrays: stages.mix_noise(*arrays), tensors, ("video", "audio"))
+    stage = _stage(size, config, kind)
+
+    def run(_: Params, *arrays: Array) -> Latents:
+        images = _images(arrays[4:-1]) if stage.slots.total else None
+        start, noise = (arrays[0], arrays[1]), (arrays[2], arrays[3])
+        return stages.begin_from(start, noise, images, arrays[-1], stage=stage)
+
+    tensors = (
+        *_latents(size, config, dtype),
+        *_tokens(stage, dtype),
+        *_image_tensors(stage, dtype),
+        _sigmas(size),
+    )
+    return Traceable(run, tensors, ("video", "audio"))
 
 
 def unpatchify(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
     """Tokens back to latents."""
-    run = partial(stages.unpatchify, geometry=_geometry(size))
-    return Traceable(lambda _, *arrays: run(*arrays), _tokens(size, config, dtype), LATENTS)
+    stage = _stage(size, config, kind)
+
+    def run(_: Params, video: Array, audio: Array) -> Latents:
+        return stages.unpatchify(video, audio, geometry=stage.geometry)
+
+    return Traceable(run, _tokens(stage, dtype), LATENTS)
 
 
-def _geometry(size: dict[str, Any]) -> Geometry:
-    return Geometry(size["frames"], size["height"], size["width"], size["audio"], size["fps"])
+def _stage(size: dict[str, Any], config: ModelConfig, kind: AttentionKind) -> Stage:
+    geometry = Geometry(size["frames"], size["height"], size["width"], size["audio"], size["fps"])
+    guidance = None
+    if "batched" in size:
+        guidance = Guidance(
+            negative=bool(size["negative"]),
+            stg_blocks=tuple(size["stg_blocks"]),
+            isolated=bool(size["isolated"]),
+            batched=bool(size["batched"]),
+        )
+    slots = Slots(bool(size.get("first_frame", 0)), size.get("keyframes", 0))
+    return Stage(config.ltx.transformer, geometry, kind, guidance, slots, size.get("stride", 1))
 
 
-def _tokens(size: dict[str, Any], config: ModelConfig, dtype: str) -> tuple[Tensor, Tensor]:
+def _inputs(stage: Stage, arrays: Sequence[Array]) -> Inputs:
+    """The tensors of `_told` by what they are."""
+    left = list(arrays)
+
+    def pair() -> tuple[Array, Array]:
+        return left.pop(0), left.pop(0)
+
+    context = pair()
+    negative = pair() if stage.guidance and stage.guidance.negative else None
+    scales = pair() if stage.guidance else None
+    return Inputs(context, negative, scales, _images(left) if stage.slots.total else None)
+
+
+def _images(arrays: Sequence[Array]) -> Images:
+    *latents, frame, left = arrays
+    return Images(tuple(latents), frame, left)
+
+
+def _told(stage: Stage, size: dict[str, Any], dtype: str) -> tuple[Tensor, ...]:
+    """Text, guidance and images."""
+    config, length = stage.config, size["length"]
+
+    def text(prefix: str) -> tuple[Tensor, Tensor]:
+        return (
+            Tensor(f"{prefix}.video", (1, length, config.video_dim), dtype),
+            Tensor(f"{prefix}.audio", (1, length, config.audio_dim), dtype),
+        )
+
+    told = [*text("context")]
+    if stage.guidance and stage.guidance.negative:
+        told += text("context.negative")
+    if stage.guidance:
+        told += [Tensor(f"guidance.{side}", (SCALES,), "float32") for side in ("video", "audio")]
+    return (*told, *_image_tensors(stage, dtype))
+
+
+def _image_tensors(stage: Stage, dtype: str) -> tuple[Tensor, ...]:
+    slots, geometry = stage.slots.total, stage.geometry
+    if not slots:
+        return ()
+    shape = (1, stage.config.in_channels, 1, geometry.height, geometry.width)
+    latents = (Tensor(f"image.{slot}.latent", shape, dtype) for slot in range(slots))
+    return (*latents, Tensor("images.frame", (slots,), "int32"), Tensor("images.left", (slots,), "float32"))
+
+
+def _tokens(stage: Stage, dtype: str) -> tuple[Tensor, Tensor]:
     """The noisy tokens of both modalities; their memory becomes the result's."""
-    transformer = config.ltx.transformer
+    config, geometry = stage.config, stage.geometry
+    count = geometry.tokens + stage.slots.keyframes * geometry.cells
     return (
-        Tensor("video", (1, _geometry(size).tokens, transformer.in_channels), dtype, donated=True),
-        Tensor("audio", (1, size["audio"], transformer.audio_in_channels), dtype, donated=True),
+        Tensor("video", (1, count, config.in_channels), dtype, donated=True),
+        Tensor("audio", (1, geometry.audio, config.audio_in_channels), dtype, donated=True),
     )
 
 
@@ -73,14 +185,6 @@ def _latents(size: dict[str, Any], config: ModelConfig, dtype: str) -> tuple[Ten
     return (
         Tensor("start.video", (1, config.ltx.vae.latent_channels, *grid), dtype),
         Tensor("start.audio", (1, audio.z_channels, size["audio"], cells), dtype),
-    )
-
-
-def _context(size: dict[str, Any], config: ModelConfig, dtype: str) -> tuple[Tensor, Tensor]:
-    transformer = config.ltx.transformer
-    return (
-        Tensor("context.video", (1, size["length"], transformer.video_dim), dtype),
-        Tensor("context.audio", (1, size["length"], transformer.audio_dim), dtype),
     )
 
 

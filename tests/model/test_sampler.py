@@ -12,6 +12,7 @@ import torch
 from diffusion import GEOMETRY, AudioPatchifier, Inputs, Levels, VideoLatentPatchifier, import_oracles
 
 from ltxbuild.model import denoise, latents, sampler, schedule
+from ltxbuild.model.denoise import Stage
 
 import_oracles()
 from ltx_core.components.diffusion_steps import EulerDiffusionStep  # noqa: E402
@@ -157,19 +158,25 @@ def _agree(got: Any, want: tuple[np.ndarray, np.ndarray], relative: float) -> No
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=relative * np.abs(theirs).max())
 
 
-BOUND = {"config": diffusion.config(), "geometry": GEOMETRY}
+STAGE = Stage(diffusion.config(), GEOMETRY)
 
 
 def test_first_stage_equals_a_loop_over_the_official_model() -> None:
     """Eight distilled steps from noise, as one program, end where the official loop ends."""
     given, sigmas = diffusion.inputs(), schedule.DISTILLED_STAGE_1
-    run = jax.jit(partial(denoise.denoise, **BOUND))
-    got = run(diffusion.params(), *map(jnp.asarray, given), jnp.asarray(sigmas, jnp.float32))
+    run = jax.jit(partial(denoise.denoise, stage=STAGE))
+    got = run(diffusion.params(), *_told(given), jnp.asarray(sigmas, jnp.float32))
     _agree(got, _reference(given, sigmas), 1e-5)
 
 
-def _starts(dtype: str = "float32") -> list[jax.Array]:
-    return [jnp.asarray(_normal(*shape, seed=7), dtype) for shape in SHAPES]
+def _told(given: Inputs, dtype: str = "float32") -> tuple[tuple[jax.Array, jax.Array], denoise.Inputs]:
+    """Noise, and the rest of what a stage is told."""
+    video, audio, *context = (jnp.asarray(x, dtype) for x in given)
+    return (video, audio), denoise.Inputs((context[0], context[1]))
+
+
+def _starts(dtype: str = "float32") -> tuple[jax.Array, ...]:
+    return tuple(jnp.asarray(_normal(*shape, seed=7), dtype) for shape in SHAPES)
 
 
 def _compiled(function: Any, *args: Any) -> Any:
@@ -182,10 +189,10 @@ def _compiled(function: Any, *args: Any) -> Any:
 @cache
 def _second_stage(dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """The second stage as one program."""
-    given = [jnp.asarray(x, dtype) for x in diffusion.inputs()]
     sigmas = jnp.asarray(schedule.DISTILLED_STAGE_2, jnp.float32)
-    args = (diffusion.params(jnp.dtype(dtype)), *_starts(dtype), *given, sigmas)
-    video, audio = _compiled(partial(denoise.denoise_from, **BOUND), *args)(*args)
+    noise, told = _told(diffusion.inputs(), dtype)
+    args = (diffusion.params(jnp.dtype(dtype)), _starts(dtype), noise, told, sigmas)
+    video, audio = _compiled(partial(denoise.denoise_from, stage=STAGE), *args)(*args)
     assert video.dtype == audio.dtype == dtype
     return np.float32(video), np.float32(audio)
 
@@ -206,15 +213,14 @@ def test_second_stage_equals_a_loop_over_the_official_model() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_stepwise_equals_fused_bit_for_bit(dtype: str) -> None:
     """A host that drives the steps itself gets the very bits of the fused program."""
-    params = diffusion.params(jnp.dtype(dtype))
-    noise_video, noise_audio, *contexts = (jnp.asarray(x, dtype) for x in diffusion.inputs())
+    params, (noise, told) = diffusion.params(jnp.dtype(dtype)), _told(diffusion.inputs(), dtype)
     sigmas = jnp.asarray(schedule.DISTILLED_STAGE_2, jnp.float32)
-    mix_args = (*_starts(dtype), noise_video, noise_audio, sigmas)
-    state = _compiled(denoise.mix_noise, *mix_args)(*mix_args)
-    run = partial(denoise.denoise_step, **BOUND)
-    step = _compiled(run, params, *state, sigmas[:1], sigmas[1:2], *contexts)
+    begin_args = (_starts(dtype), noise, None, sigmas)
+    state = _compiled(partial(denoise.begin_from, stage=STAGE), *begin_args)(*begin_args)
+    run = partial(denoise.denoise_step, stage=STAGE)
+    step = _compiled(run, params, state, sigmas[:1], sigmas[1:2], told)
     for i in range(len(sigmas) - 1):
-        state = step(params, *state, sigmas[i : i + 1], sigmas[i + 1 : i + 2], *contexts)
+        state = step(params, state, sigmas[i : i + 1], sigmas[i + 1 : i + 2], told)
     stepped = denoise.unpatchify(*state, geometry=GEOMETRY)
     for whole, parts in zip(_second_stage(dtype), stepped, strict=True):
         np.testing.assert_array_equal(whole, np.float32(parts))
