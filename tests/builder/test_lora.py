@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from test_keys import BASE, FILES
+from loras import CONNECTOR, QUERY, TABLES, Tensors, pair, transformer, write
 
-from ltx_cache.key import Key
 from ltx_cache.store import Store
 from ltx_run.safetensors import SafetensorsError, SafetensorsFile, header_bytes, read_header
-from ltxbuild.build import build
-from ltxbuild.checkpoint import Checkpoint, LoraFile, read_config
-from ltxbuild.cli.main import cli
-from ltxbuild.cli.options import checkpoint_options
-from ltxbuild.cli.planning import CheckpointOverrides, read_recipe
+from ltxbuild.checkpoint import Checkpoint, LoraFile
 from ltxbuild.components import COMPONENTS
 from ltxbuild.delta import delta, merged
-from ltxbuild.errors import CheckpointError, RecipeError
-from ltxbuild.fetch import locate
-from ltxbuild.lora import Lora, Loras, linear_weights, read_loras
-from ltxbuild.pipeline import Blueprint
-from ltxbuild.planner import BuildPlan, plan_build
-from ltxbuild.programspec import DISTILLED, ProgramSpec
-from ltxbuild.recipe import Recipe, load
-from ltxbuild.sharder import ShardedWeights, shard
+from ltxbuild.errors import CheckpointError
+from ltxbuild.lora import Loras, linear_weights, read_loras
 from ltxbuild.shipped import shipped_config
 from ltxbuild.synthetic import write_checkpoint, write_lora
-
-CONFIG = shipped_config("ltx-2.3-tiny")
-TABLES = {name: COMPONENTS[name].table(CONFIG) for name in ("transformer", "connectors")}
-RULES, MESH = {"heads": "tp", "mlp": "tp"}, {"tp": 4}
-QUERY = "diffusion_model.transformer_blocks.0.attn1.to_q"
-CONNECTOR = "diffusion_model.video_embeddings_connector.transformer_1d_blocks.0.attn1.to_q"
-Tensors = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="session")
@@ -51,22 +29,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     folder = tmp_path_factory.mktemp("checkpoint")
     files = write_checkpoint(folder)
     return Checkpoint(*files, loras=(LoraFile(write_lora(folder)),))
-
-
-def write(path: Path, tensors: Tensors) -> Path:
-    """Write a safetensors file."""
-    header = header_bytes([(k, t.dtype.name, t.shape) for k, t in tensors.items()], {})
-    path.write_bytes(b"".join([header, *(t.tobytes() for t in tensors.values())]))
-    return path
-
-
-def pair(module: str, out_features: int = 64, in_features: int = 64, rank: int = 2) -> Tensors:
-    """A random A and B for one module."""
-    random = np.random.default_rng(0)
-    return {
-        f"{module}.lora_A.weight": random.standard_normal((rank, in_features)).astype("bfloat16"),
-        f"{module}.lora_B.weight": random.standard_normal((out_features, rank)).astype("bfloat16"),
-    }
 
 
 def read(checkpoint: Checkpoint, *files: Path | LoraFile, **others: Any) -> Loras:
@@ -156,12 +118,6 @@ def test_the_distilled_lora_must_not_reach_beyond_the_transformer(tiny: Checkpoi
         read(tiny, distilled_lora=LoraFile(path))
 
 
-def transformer(store: Store, files: dict[str, Path], loras: tuple[Lora, ...], mesh: bool) -> ShardedWeights:
-    """The tiny transformer's shard files."""
-    split = (RULES, MESH) if mesh else ({}, {})
-    return shard(TABLES["transformer"], files, *split, "bfloat16", store, lambda amount: None, loras)
-
-
 @pytest.mark.parametrize("mesh", [False, True])
 def test_merging_while_sharding_is_sharding_what_was_merged(
     tiny: Checkpoint, tmp_path: Path, mesh: bool
@@ -184,259 +140,6 @@ def test_merging_while_sharding_is_sharding_what_was_merged(
     expected = transformer(store, dict.fromkeys(tensors, beforehand), (), mesh)
     assert transformer(store, dict.fromkeys(tensors, tiny.model), loras, mesh) == expected
     assert transformer(store, dict.fromkeys(tensors, tiny.model), (), mesh) != expected
-
-
-def plan(tmp_path: Path, loras: Loras | None = None, files: dict[str, str] = FILES) -> BuildPlan:
-    """Plan the two-stage recipe of the key laws."""
-    return plan_build(Recipe.model_validate(BASE), CONFIG, Store(tmp_path / "home"), files, loras)
-
-
-def keys(plan: BuildPlan) -> dict[str, Key]:
-    """Keys of programs and weight sets."""
-    found = {f"program {name}": item.key for name, item in plan.programs.items()}
-    return found | {f"weights {name}": item.key for name, item in plan.weights.items() if item.key}
-
-
-def lora(*modules: str, strength: float = 1.0, sha256: str = "e" * 64) -> Lora:
-    """A LoRA on some modules."""
-    return Lora(Path("x"), strength, sha256, {f"model.{module}.weight": ("", "") for module in modules})
-
-
-Q, C = lora(QUERY), lora(CONNECTOR)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "different"),
-    [
-        ((), (Q,), {"transformer"}),
-        ((), (C,), {"connectors"}),
-        ((), (lora(QUERY, CONNECTOR),), {"transformer", "connectors"}),
-        ((Q,), (lora(QUERY, strength=0.5),), {"transformer"}),
-        ((Q,), (lora(QUERY, sha256="f" * 64),), {"transformer"}),
-        ((Q, C), (C, Q), set()),
-        ((Q, lora(QUERY, strength=0.5)), (lora(QUERY, strength=0.5), Q), {"transformer"}),
-        ((), (lora(QUERY, strength=0.0),), set()),
-        ((Q,), (replace(Q, path=Path("elsewhere")),), set()),
-    ],
-)
-def test_loras_are_factors_of_what_they_touch(
-    tmp_path: Path, before: tuple[Lora, ...], after: tuple[Lora, ...], different: set[str]
-) -> None:
-    """Content, strength and order count, for the weights they change; programs are never rebuilt."""
-    old, new = (keys(plan(tmp_path, Loras(loras))) for loras in (before, after))
-    changed = {name for name in old if old[name].digest != new[name].digest}
-    assert changed == {f"weights {name}" for name in different}
-
-
-@pytest.fixture
-def guided(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A pipeline whose second stage runs the first one's program on distilled weights."""
-    specs = [
-        ProgramSpec("stage1", "unpatchify", "transformer", (("height", 2),)),
-        ProgramSpec("stage2", "unpatchify", DISTILLED, (("height", 2),)),
-    ]
-    drawn = Blueprint({spec.id: spec for spec in specs}, ())
-    monkeypatch.setattr("ltxbuild.planner.blueprint", lambda recipe, config: drawn)
-    monkeypatch.setattr("ltxbuild.planner.choose_attention", lambda *_: "plain")
-    return
-
-
-def store_program(found: BuildPlan, store: Store) -> None:
-    """Put a record into the store for the first stage's program."""
-    executable = store.put_bytes(b"code")
-    record = {
-        "executable": {"sha256": executable.sha256, "size": executable.size},
-        "fingerprint": {"platform": "cpu", "runtime": "", "features": [], "devices": 1},
-        "inputs": [],
-        "outputs": [],
-        "mesh": [],
-        "weights": "transformer",
-        "key": "",
-        "memory": {"arguments": 0, "outputs": 0, "temp": 0, "code": 4},
-        "flops": 0.0,
-    }
-    store.put_entry(found.programs["stage1"].key, record, [executable])
-
-
-@pytest.mark.usefixtures("guided")
-def test_a_second_weight_set_shares_the_program(tmp_path: Path) -> None:
-    """One key and one executable for both stages; each names its own weights."""
-    distilled = Loras((C, Q), (lora(QUERY, strength=0.9),))
-    first = plan(tmp_path, distilled)
-    assert first.programs["stage1"].key == first.programs["stage2"].key
-    assert list(first.weights) == ["transformer", DISTILLED]
-    assert [item.strength for item in first.weights["transformer"].loras] == [1.0]
-    assert [item.strength for item in first.weights[DISTILLED].loras] == [1.0, 0.9]
-    store_program(first, Store(tmp_path / "home"))
-    records = [item.record for item in plan(tmp_path, distilled).programs.values()]
-    assert [record.weights for record in records if record] == ["transformer", DISTILLED]
-
-
-@pytest.mark.usefixtures("guided")
-def test_distilled_weights_come_from_a_lora_or_a_file(tmp_path: Path) -> None:
-    """A weight set is known by its content: the user's LoRAs count in both; it needs one of the two."""
-    with pytest.raises(RecipeError, match="needs distilled weights"):
-        plan(tmp_path)
-    assert plan_build(Recipe.model_validate(BASE), CONFIG, Store(tmp_path), None).weights[DISTILLED]
-    file = plan(tmp_path, Loras((Q,)), {**FILES, "distilled": "d" * 64}).weights
-    other = plan(tmp_path, Loras((Q,)), {**FILES, "model": "d" * 64, "distilled": "d" * 64}).weights
-    assert file["transformer"].key != file[DISTILLED].key
-    assert other["transformer"].key == other[DISTILLED].key == file[DISTILLED].key
-
-
-class _Silent:
-    """Progress that nobody sees."""
-
-    def start(self, task: str, total: int | None) -> None: ...
-    def advance(self, task: str, amount: int) -> None: ...
-    def finish(self, task: str, detail: str) -> None: ...
-
-
-@pytest.mark.usefixtures("guided")
-def test_both_weight_sets_are_sharded_from_their_sources(tiny: Checkpoint, tmp_path: Path) -> None:
-    """With the distilled LoRA merged, or from the distilled file: other bytes, found again as they are."""
-    store = Store(tmp_path / "home")
-    other = write_checkpoint(tmp_path / "distilled", seed=1)[0]
-    by_lora = replace(tiny, loras=(), distilled_lora=LoraFile(tiny.loras[0].path, 0.7))
-    by_file = replace(tiny, loras=(), distilled=other)
-    found: dict[str, list[Any]] = {"transformer": [], DISTILLED: []}
-    for checkpoint in (by_lora, by_file):
-        read_config(checkpoint)
-        loras = read_loras(checkpoint, TABLES, store.file_digest)
-        files = FILES | ({"distilled": "d" * 64} if checkpoint.distilled else {})
-        drawn = plan(tmp_path, loras, files)
-        store_program(drawn, store)
-        built = build(plan(tmp_path, loras, files), checkpoint, store, _Silent(), jobs=1, only=set())
-        for name, weights in built.weights.items():
-            found[name].append(weights.shared)
-    assert found["transformer"][0] == found["transformer"][1]
-    assert len({blob.sha256 for blob in (*found["transformer"], *found[DISTILLED])}) == 3
-    direct = transformer(store, {k: other for s in TABLES["transformer"] for k in s.sources}, (), mesh=False)
-    assert found[DISTILLED][1].sha256 == direct.shared.sha256
-
-
-def test_a_distilled_file_of_another_model_is_refused(tiny: Checkpoint, tmp_path: Path) -> None:
-    """Both single files must have one transformer configuration."""
-    file = SafetensorsFile(tiny.model)
-    config = json.loads(file.header.metadata["config"])
-    config["transformer"]["num_layers"] += 1
-    path = tmp_path / "other.safetensors"
-    metadata = {**file.header.metadata, "config": json.dumps(config)}
-    tensors = {key: np.array(file.view(key)) for key in file.header.entries}
-    header = header_bytes([(k, t.dtype.name, t.shape) for k, t in tensors.items()], metadata)
-    path.write_bytes(b"".join([header, *(t.tobytes() for t in tensors.values())]))
-    with pytest.raises(CheckpointError, match="another transformer configuration"):
-        read_config(replace(tiny, distilled=path))
-
-
-RECIPE = """
-name: mini
-target: {platform: cpu}
-pipeline: distilled_one_stage
-variants: {default: {height: 64, width: 96, frames: 9}}
-"""
-
-
-def recipe(folder: Path, checkpoint: str) -> Path:
-    """A recipe file with a checkpoint section."""
-    path = folder / "mini.yaml"
-    path.write_text(f"{RECIPE}checkpoint: {checkpoint}\n", encoding="utf-8")
-    return path
-
-
-def test_recipes_name_loras(tmp_path: Path) -> None:
-    """Paths are the recipe's own, the strength is 1 unless given."""
-    text = "{loras: [{file: a.safetensors}, {file: hf://o/r/b, strength: -2}], distilled_lora: {file: c}}"
-    section = load(recipe(tmp_path, text)).checkpoint
-    assert [(lora.file, lora.strength) for lora in section.loras] == [
-        (str(tmp_path / "a.safetensors"), 1.0),
-        ("hf://o/r/b", -2.0),
-    ]
-    assert section.distilled_lora
-    assert section.distilled_lora.file == str(tmp_path / "c")
-
-
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ("{loras: [{file: a, strenth: 1}]}", "unknown field; did you mean 'strength'?"),
-        ("{loras: [{strength: 1}]}", "checkpoint.loras.0.file: missing"),
-        ("{loras: [{file: a, strength: .inf}]}", "checkpoint.loras.0.strength"),
-        ("{distilled: a, distilled_lora: {file: b}}", "takes one of them"),
-    ],
-)
-def test_recipes_with_bad_loras_are_refused(tmp_path: Path, text: str, part: str) -> None:
-    """The message names the field."""
-    with pytest.raises(RecipeError) as caught:
-        load(recipe(tmp_path, text))
-    assert part in caught.value.message
-
-
-def test_distilled_weights_are_located_where_a_pipeline_needs_them(tmp_path: Path) -> None:
-    """LoRAs always; the second stage's source only for pipelines that have one, and then it must be named."""
-    named = load(
-        recipe(tmp_path, "{model: m, text_encoder: t, loras: [{file: a}], distilled_lora: {file: c}}")
-    )
-    plain = locate(named, with_upsampler=False)
-    assert (plain.loras, plain.distilled_lora) == ((LoraFile(tmp_path / "a"),), None)
-    found = locate(named, with_upsampler=False, with_distilled=True)
-    assert found.distilled_lora == LoraFile(tmp_path / "c")
-    file = load(recipe(tmp_path, "{model: m, text_encoder: t, distilled: d}"))
-    assert locate(file, with_upsampler=False, with_distilled=True).distilled == tmp_path / "d"
-    neither = load(recipe(tmp_path, "{model: m, text_encoder: t}"))
-    with pytest.raises(CheckpointError, match=r"names no checkpoint\.distilled_lora"):
-        locate(neither, with_upsampler=False, with_distilled=True)
-
-
-def given(*arguments: str) -> CheckpointOverrides:
-    """What the options of a command say of the checkpoint."""
-    seen: list[CheckpointOverrides] = []
-
-    def command(overrides: CheckpointOverrides, **_: object) -> None:
-        seen.append(overrides)
-
-    CliRunner().invoke(click.command()(checkpoint_options(command)), arguments, standalone_mode=False)
-    return seen[0]
-
-
-def test_options_name_loras_with_strengths(tmp_path: Path) -> None:
-    """A strength follows the last colon; the one of hf:// is none. Options replace what the recipe says."""
-    overrides = given(
-        "--lora", "a.safetensors:0.5", "--lora", "hf://o/r/b", "--distilled-lora", "hf://o/r/c:2"
-    )
-    assert overrides.loras
-    assert [(lora.file, lora.strength) for lora in overrides.loras] == [
-        ("a.safetensors", 0.5),
-        ("hf://o/r/b", 1.0),
-    ]
-    path = recipe(tmp_path, "{loras: [{file: x}], distilled: y}")
-    section = read_recipe(path, overrides).checkpoint
-    assert (section.loras, section.distilled) == (overrides.loras, None)
-    assert section.distilled_lora
-    assert (section.distilled_lora.file, section.distilled_lora.strength) == ("hf://o/r/c", 2.0)
-    assert len(read_recipe(path, given()).checkpoint.loras) == 1
-    with pytest.raises(RecipeError, match="exclude each other"):
-        read_recipe(path, given("--distilled", "a", "--distilled-lora", "b"))
-
-
-@pytest.mark.parametrize("value", ["a.safetensors:strong", "a:nan", "a:"])
-def test_a_bad_strength_is_refused(tmp_path: Path, value: str) -> None:
-    """The option's error shows the value."""
-    done = CliRunner().invoke(cli, ["plan", str(recipe(tmp_path, "{}")), "--lora", value])
-    assert done.exit_code == 2
-    assert "is not a strength" in done.output
-
-
-def test_plan_shows_what_a_lora_changes(
-    tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From the command line to the plan: the transformer has a LoRA, nothing else does."""
-    monkeypatch.setenv("LTX_HOME", str(tmp_path / "home"))
-    path = recipe(tmp_path, f"{{model: {tiny.model}, text_encoder: {tiny.text_encoder}}}")
-    options = ["plan", str(path), "--json", "--lora", f"{tiny.loras[0].path}:0.5"]
-    done = CliRunner().invoke(cli, options, catch_exceptions=False)
-    weights = json.loads(done.output)["weights"]
-    assert {name for name, item in weights.items() if item["loras"]} == {"transformer"}
 
 
 SHARD_WITH_LORA = """
