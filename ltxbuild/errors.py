@@ -6,7 +6,8 @@ LtxError (ltx_cache.errors)
 ├── UnknownProgram     `--only` names no program of the recipe
 ├── TargetNotBuilt     the recipe's target exists, this version can't compile for it
 ├── ToolMissing        a package the command needs is not installed
-└── BuildFailed        a program did not compile: read the log
+├── BuildFailed        a program did not compile: read the log
+└── CacheDamaged       the cache holds broken files: repair it, then build or pull again
 """
 
 from __future__ import annotations
@@ -48,3 +49,7 @@ class BuildFailed(LtxError):
     """At least one program did not compile."""
 
     exit_code = 1
+
+
+class CacheDamaged(LtxError):
+    """The cache holds files that are not what they should be."""

@@ -105,7 +105,7 @@ class Entries:
             except FileNotFoundError:
                 return Miss(NO_ENTRY)
         try:
-            _, value, blobs = _parse(data, key.digest)
+            _, value, blobs = parse_entry(data, key.digest)
         except ValueError as error:
             return Miss(f"the entry is damaged: {error}")
         missing = tuple(ref for ref in blobs if not self._blobs.has(ref))
@@ -118,7 +118,7 @@ class Entries:
         folder = self._layout.folder("entries") / checked_name("kind of key", kind)
         for path in sorted(folder.glob("*.json"), key=_latest_first):
             try:
-                key, _, _ = _parse(path.read_bytes(), path.stem)
+                key, _, _ = parse_entry(path.read_bytes(), path.stem)
             except (OSError, ValueError):
                 continue
             yield key
@@ -142,7 +142,7 @@ def _latest_first(path: Path) -> tuple[int, str]:
         return 0, path.name
 
 
-def _parse(data: bytes, digest: str) -> tuple[Key, JSON, tuple[BlobRef, ...]]:
+def parse_entry(data: bytes, digest: str) -> tuple[Key, JSON, tuple[BlobRef, ...]]:
     """Key, value and blobs of an entry.
 
     Raises:

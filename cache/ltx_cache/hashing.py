@@ -64,9 +64,10 @@ def chunks(file: FileIO) -> Iterator[memoryview]:
     Raises:
         OSError: The file can't be read.
     """
-    # Two buffers in turn: one may still be hashed while the other is filled.
-    filling, handed_out = memoryview(bytearray(CHUNK)), memoryview(bytearray(CHUNK))
     size = os.fstat(file.fileno()).st_size
+    piece = min(CHUNK, size + 1)  # filling megabytes with zeros would cost more than hashing a small file
+    # Two buffers in turn: one may still be hashed while the other is filled.
+    filling, handed_out = memoryview(bytearray(piece)), memoryview(bytearray(piece))
     while file.tell() <= size and (count := file.readinto(filling)):
         yield filling[:count]
         filling, handed_out = handed_out, filling

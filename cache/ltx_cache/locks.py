@@ -24,7 +24,7 @@ from ltx_cache.files import writing
 from ltx_cache.layout import Layout
 from ltx_cache.names import checked_name
 
-_NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 class Locks:
@@ -67,7 +67,7 @@ def _acquire(held: ExitStack, path: Path, on_wait: Callable[[], None] | None) ->
                     on_wait()
                 held.enter_context(lock.acquire())
         except OSError as error:
-            if error.errno not in _NO_LOCKS_HERE:
+            if error.errno not in NO_LOCKS_HERE:
                 raise
             return False
     return True

@@ -26,7 +26,7 @@ from ltx_cache.blobref import BlobRef
 from ltx_cache.blobs import Blobs
 from ltx_cache.canonical import JSON
 from ltx_cache.errors import BadEntry, BadName, MissingBlob, UnknownRef
-from ltx_cache.files import reading
+from ltx_cache.files import reading, sync_folder, writing
 from ltx_cache.layout import Layout
 from ltx_cache.names import checked_name
 
@@ -92,6 +92,22 @@ class Refs:
             FileNotReadable: One can't be read.
         """
         return [self.get(name) for name in self._names()]
+
+    def remove(self, name: str) -> None:
+        """Forget a name.
+
+        Raises:
+            BadName: No ref can have this name.
+            UnknownRef: There is none.
+            StoreNotWritable: The store can't be written.
+        """
+        path = self._path(name)
+        with writing(path):
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                raise UnknownRef(name, self._nearest(name), self._layout.root) from None
+            sync_folder(path.parent)
 
     def _names(self) -> list[str]:
         return sorted(path.stem for path in self._layout.folder("refs").glob("*.json"))

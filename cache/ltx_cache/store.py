@@ -8,6 +8,7 @@ Guarantees
       bytes again repairs it.
     * A key hits only if its entry is sound and all blobs of it are there; a miss lists those that are gone.
     * Work that fails or is killed leaves nothing that looks like a result; its log stays.
+    * Nothing is collected while a process holds `in_use`; a collection that is killed leaves a whole store.
     * A lock ends with its process. A lock that does not exclude costs work done twice, never a wrong result.
     * No record names a path; names and digests can't lead out of the store. Records are JSON and check
       themselves; nothing that is read is ever executed or unpickled.
@@ -56,6 +57,7 @@ from ltx_cache.digests import FileDigests, Progress
 from ltx_cache.entries import NO_ENTRY, Entries, Hit, Lookup, Miss
 from ltx_cache.key import Difference, Key
 from ltx_cache.layout import Layout
+from ltx_cache.leases import Leases
 from ltx_cache.locks import Locks
 from ltx_cache.names import checked_name
 from ltx_cache.refs import Ref, Refs
@@ -87,6 +89,7 @@ class Store:
         self._entries = Entries(self._layout, self._blobs)
         self._refs = Refs(self._layout, self._blobs)
         self._locks = Locks(self._layout)
+        self._leases = Leases(self._layout)
         self._digests = FileDigests(stamps)
 
     def writer(self) -> BlobWriter:
@@ -190,6 +193,27 @@ class Store:
             FileNotReadable: One can't be read.
         """
         return self._refs.all()
+
+    def remove_ref(self, name: str) -> None:
+        """Forget a name; what it stood for goes with the next collection, unless another name reaches it.
+
+        Raises:
+            BadName: No ref can have this name.
+            UnknownRef: There is none; the message lists similar names.
+            StoreNotWritable: The store can't be written.
+        """
+        self._refs.remove(name)
+
+    def in_use(
+        self, *, create: bool = False, on_wait: Callable[[], None] | None = None
+    ) -> AbstractContextManager[None]:
+        """Keep the store from being collected during a block; hold it around everything that uses results.
+
+        Args:
+            create: Make the store if there is none; without, there is then nothing to hold.
+            on_wait: Called once if a collection runs, before the wait.
+        """
+        return self._leases.shared(create=create, on_wait=on_wait)
 
     def lock(self, name: str, on_wait: Callable[[], None] | None = None) -> AbstractContextManager[bool]:
         """Hold a lock of the operating system during a block; see `ltx_cache.locks` for what it is worth.

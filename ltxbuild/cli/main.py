@@ -31,6 +31,7 @@ COMMANDS = {
         "show_command",
         "Show one bundle: variants, programs, weights, provenance.",
     ),
+    "verify": ("ltxbuild.cli.verify", "verify_command", "Hash the cache again and name what is broken."),
     "make-tiny-checkpoint": (
         "ltxbuild.cli.tiny",
         "tiny_command",

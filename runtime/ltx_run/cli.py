@@ -70,6 +70,7 @@ def _bundle_names(context: click.Context, parameter: click.Parameter, typed: str
     help="Save contexts, latents, frames and waveform to this safetensors file.",
 )
 @click.option("--offline", is_flag=True, help="Refuse every network connection.")
+@click.option("--paranoid", is_flag=True, help="Hash all that is loaded, even if it was hashed before.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option(
     "-v", "--verbose", is_flag=True, help="Print the compiler's figures, and tracebacks of internal errors."
@@ -85,6 +86,7 @@ def cli(
     tensors_in: Path | None,
     tensors_out: Path | None,
     offline: bool,
+    paranoid: bool,
     quiet: bool,
     verbose: bool,
     as_json: bool,
@@ -107,7 +109,7 @@ def cli(
         _refuse_connections()
     request = Request(prompt, output, seed, variant, tensors_in, tensors_out)
     try:
-        report = _run(bundle, request, quiet=quiet)
+        report = _run(bundle, request, paranoid=paranoid, quiet=quiet)
         _tell(report, quiet=quiet, verbose=verbose, as_json=as_json)
     except KeyboardInterrupt:
         say(f"interrupted: {output} was not written")
@@ -122,13 +124,13 @@ def cli(
         raise
 
 
-def _run(bundle: str, request: Request, *, quiet: bool) -> Report:
+def _run(bundle: str, request: Request, *, paranoid: bool, quiet: bool) -> Report:
     from ltx_run.job import check_request, prepare
     from ltx_run.lookup import find
     from ltx_run.progress import Bars, Silence
 
     check_request(request)
-    job = prepare(request, find(bundle))
+    job = prepare(request, find(bundle, paranoid=paranoid))
     if not quiet:
         size = job.bundle.manifest.variants[job.variant]
         what = f"{size.width}x{size.height}, {size.frames} frames"

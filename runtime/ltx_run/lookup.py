@@ -105,8 +105,26 @@ def _ref(blob: Blob) -> BlobRef:
     return BlobRef(blob.sha256, blob.size)
 
 
-def find(name: str) -> OpenBundle:
+class _StoreBlobs:
+    """Blobs in the cache."""
+
+    def __init__(self, store: Store, paranoid: bool) -> None:
+        self._store = store
+        self._paranoid = paranoid
+
+    def has(self, ref: BlobRef) -> bool:
+        return self._store.has(ref)
+
+    def open(self, ref: BlobRef) -> Path:
+        return self._store.open(ref, paranoid=self._paranoid)
+
+
+def find(name: str, *, paranoid: bool = False) -> OpenBundle:
     """The bundle of that name, or in that directory.
+
+    Args:
+        name: Name or directory.
+        paranoid: Hash what the cache holds at every use, even if it was hashed before.
 
     Raises:
         BundleNotFound: There is none; lists similar names.
@@ -116,8 +134,9 @@ def find(name: str) -> OpenBundle:
     folder = Path(name)
     if (folder / MANIFEST).is_file():
         data = (folder / MANIFEST).read_bytes()
-        blobs = DirectoryBlobs(folder / "blobs")
-        return OpenBundle(_decoded(data, name), BlobRef.of(data).sha256, name, blobs)
+        return OpenBundle(
+            _decoded(data, name), BlobRef.of(data).sha256, name, DirectoryBlobs(folder / "blobs")
+        )
     store = Store(home())
     try:
         ref = store.ref(name)
@@ -127,8 +146,9 @@ def find(name: str) -> OpenBundle:
     except BadName:
         reason = f"it holds no {MANIFEST}" if folder.is_dir() else "there is no such directory"
         raise BundleNotFound(f"no bundle at {name}: {reason}", hint="ltxbuild list shows names") from None
-    data = store.open(ref).read_bytes()
-    return OpenBundle(_decoded(data, name), ref.sha256, name, store)
+    blobs = _StoreBlobs(store, paranoid)
+    data = blobs.open(ref).read_bytes()
+    return OpenBundle(_decoded(data, name), ref.sha256, name, blobs)
 
 
 def _decoded(data: bytes, where: str) -> Bundle:

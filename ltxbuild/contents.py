@@ -1,0 +1,34 @@
+"""The blobs that a manifest names, for everything that copies, checks or collects bundles."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ltx_cache.blobref import BlobRef
+from ltx_run.bundle import Bundle, blobs, decode
+from ltx_run.errors import BundleInvalid
+
+
+def parsed(data: bytes) -> Bundle:
+    """Read a manifest.
+
+    Raises:
+        BundleInvalid: It isn't one, or is of another version.
+    """
+    try:
+        return decode(data)
+    except msgspec.MsgspecError as error:
+        raise BundleInvalid(
+            f"the manifest {BlobRef.of(data).sha256[:12]} can't be read: {error}",
+            hint="another version of this tool may have made it: upgrade, or build the bundle again",
+        ) from None
+
+
+def contents(data: bytes) -> tuple[BlobRef, ...]:
+    """Every blob that a manifest names, each once.
+
+    Raises:
+        BundleInvalid: It is no manifest of this version.
+        BadName: A digest in it is malformed.
+    """
+    return tuple(BlobRef(blob.sha256, blob.size) for blob in blobs(parsed(data)))
