@@ -19,28 +19,8 @@ from ltxbuild.model.adaln import Timesteps
 from ltxbuild.model.positions import Geometry
 
 
-class Slots(NamedTuple):
-    """How many images a program takes.
-
-    Attributes:
-        first_frame: Whether there is a slot for the first frame; it is the first slot then.
-        keyframes: Slots for later frames.
-    """
-
-    first_frame: bool = False
-    keyframes: int = 0
-
-    @property
-    def total(self) -> int:
-        """All slots."""
-        return self.first_frame + self.keyframes
-
-
-NO_SLOTS = Slots()
-
-
 class Images(NamedTuple):
-    """What is in the slots.
+    """What a stage's slots for images hold: slot 0 is the first frame's, the others are for keyframes.
 
     Attributes:
         latents: Per slot the image's latent `[1, C, 1, H, W]`.
@@ -60,15 +40,15 @@ class Given(NamedTuple):
         clean: The images' tokens where they are, zeros elsewhere, `[1, T, C]`.
         left: Share of the noise level of each kind of token, `[N]` f32; 1 for those that are free.
         level: Kind of each token, `[T]` int32.
-        visible: Tokens that are not in an empty slot, `[T]` bool; None when no token can be.
-        keyframes: Pixel frame of each keyframe, `[K]` int32; None when there is no slot for one.
+        keyframes: Pixel frame of each keyframe, `[K]` int32; negative where there is none.
+        visible: Tokens that are not those of a missing keyframe, `[T]` bool; None without slots for any.
     """
 
     clean: Array
     left: Array
     level: Array
+    keyframes: Array
     visible: Array | None
-    keyframes: Array | None
 
     @property
     def mask(self) -> Array:
@@ -76,27 +56,25 @@ class Given(NamedTuple):
         return adaln.spread(self.left[None, :, None], self.level)
 
 
-def given(images: Images, slots: Slots, geometry: Geometry, dtype: DTypeLike) -> Given:
+def given(images: Images, geometry: Geometry, dtype: DTypeLike) -> Given:
     """Lay images out as tokens.
 
     The share of a first frame is f32, that of a keyframe is rounded to `dtype` first, as the model's authors
     do.
     """
-    first = int(slots.first_frame)
-    empty = images.frame < 0
     info = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
-    rounded = lax.reduce_precision(images.left, info.nexp, info.nmant)
-    left = jnp.where(empty, 1, jnp.where(np.arange(slots.total) < first, images.left, rounded))
-    tokens = [latents.patchify_video(latent).astype(dtype) for latent in images.latents]
-    free = jnp.zeros((1, geometry.tokens - first * geometry.cells, tokens[0].shape[-1]), dtype)
-    kinds = [first, *([0] * (geometry.frames - 1)), *range(first + 1, slots.total + 1)]
-    keyframes = images.frame[first:] if slots.keyframes else None
+    rounded = lax.reduce_precision(images.left[1:], info.nexp, info.nmant)
+    left = jnp.where(images.frame < 0, 1, jnp.concatenate([images.left[:1], rounded]))
+    first, *later = (latents.patchify_video(latent).astype(dtype) for latent in images.latents)
+    free = jnp.zeros((1, geometry.tokens - geometry.cells, first.shape[-1]), dtype)
+    kinds = [1, *([0] * (geometry.frames - 1)), *range(2, len(later) + 2)]
+    keyframes = images.frame[1:]
     return Given(
-        jnp.concatenate([*tokens[:first], free, *tokens[first:]], axis=1),
+        jnp.concatenate([first, free, *later], axis=1),
         jnp.concatenate([jnp.ones(1, jnp.float32), left]),
         jnp.asarray(np.repeat(kinds, geometry.cells), jnp.int32),
-        None if keyframes is None else _visible(keyframes, geometry),
         keyframes,
+        _visible(keyframes, geometry) if later else None,
     )
 
 

@@ -11,7 +11,7 @@ from jax import Array
 
 from ltxbuild.model import adaln, conditioning, latents, sampler, transformer
 from ltxbuild.model.block import WHOLE, Perturbation
-from ltxbuild.model.conditioning import NO_SLOTS, Given, Images, Slots
+from ltxbuild.model.conditioning import Given, Images
 from ltxbuild.model.config import TransformerConfig
 from ltxbuild.model.guidance import Guidance, Scales, Text, arrange, guide
 from ltxbuild.model.layers import AttentionKind, Params
@@ -28,7 +28,6 @@ class Stage:
         geometry: Size of the latents.
         kind: Implementation of the attention.
         guidance: Passes of a step; None for a single, unguided one.
-        slots: Images that the stage takes.
         stride: The model runs at every `stride`-th step; the steps between use its last prediction.
     """
 
@@ -36,7 +35,6 @@ class Stage:
     geometry: Geometry
     kind: AttentionKind = "plain"
     guidance: Guidance | None = None
-    slots: Slots = NO_SLOTS
     stride: int = 1
 
 
@@ -47,7 +45,7 @@ class Inputs(NamedTuple):
         context: Text for the video tokens `[B, S, D]` and for the audio tokens `[B, S, Da]`.
         negative: The same of the negative prompt, if the stage has a pass for it.
         scales: Guidance of video and of audio, if the stage is guided.
-        images: Contents of the slots, if the stage has any.
+        images: Images, if the stage takes any.
     """
 
     context: Text
@@ -115,7 +113,7 @@ def begin(noise: Latents, images: Images | None, *, stage: Stage) -> Latents:
 
     Args:
         noise: See `denoise`.
-        images: Contents of the stage's slots.
+        images: See `Inputs`.
         stage: What is fixed.
     """
     video, audio = noise
@@ -131,7 +129,7 @@ def begin_from(
     Args:
         start: See `denoise_from`.
         noise: See `denoise`.
-        images: Contents of the stage's slots.
+        images: See `Inputs`.
         sigmas: `[steps + 1]` f32.
         stage: What is fixed.
     """
@@ -153,7 +151,7 @@ def unpatchify(video: Array, audio: Array, *, geometry: Geometry) -> Latents:
 def _given(images: Images | None, stage: Stage, like: Array) -> Given | None:
     if images is None:
         return None
-    return conditioning.given(images, stage.slots, stage.geometry, like.dtype)
+    return conditioning.given(images, stage.geometry, like.dtype)
 
 
 def _predictor(params: Params, told: Inputs, stage: Stage) -> sampler.Denoise:

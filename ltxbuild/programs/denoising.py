@@ -1,8 +1,8 @@
 """Programs of the denoising stages.
 
 Beside sizes, a program's geometry names what a stage is compiled for: `negative`, `stg_blocks`, `isolated`
-and `batched` (passes of guidance), `first_frame` and `keyframes` (images it takes), `stride` (steps per
-prediction). What is not named is not there.
+and `batched` (passes of guidance), `keyframes` (images it takes beside the first frame), `stride` (steps per
+prediction). A stage without `batched` is not guided, one without `keyframes` takes no image at all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jax import Array
 from ltxbuild.components import ModelConfig
 from ltxbuild.lower import Tensor, Traceable
 from ltxbuild.model import denoise as stages
-from ltxbuild.model.conditioning import Images, Slots
+from ltxbuild.model.conditioning import Images
 from ltxbuild.model.denoise import Inputs, Stage
 from ltxbuild.model.guidance import Guidance
 from ltxbuild.model.layers import AttentionKind, Params
@@ -32,10 +32,10 @@ def denoise(size: dict[str, Any], config: ModelConfig, dtype: str, kind: Attenti
     stage = _stage(size, config, kind)
 
     def run(params: Params, video: Array, audio: Array, *rest: Array) -> Latents:
-        told = _inputs(stage, rest[:-1])
+        told = _inputs(stage, size, rest[:-1])
         return stages.denoise(params, (video, audio), told, rest[-1], stage=stage)
 
-    tensors = (*_tokens(stage, dtype), *_told(stage, size, dtype), _sigmas(size))
+    tensors = (*_tokens(stage, size, dtype), *_told(stage, size, dtype), _sigmas(size))
     return Traceable(run, tensors, LATENTS)
 
 
@@ -44,13 +44,13 @@ def denoise_from(size: dict[str, Any], config: ModelConfig, dtype: str, kind: At
     stage = _stage(size, config, kind)
 
     def run(params: Params, *arrays: Array) -> Latents:
-        told = _inputs(stage, arrays[4:-1])
+        told = _inputs(stage, size, arrays[4:-1])
         start, noise = (arrays[0], arrays[1]), (arrays[2], arrays[3])
         return stages.denoise_from(params, start, noise, told, arrays[-1], stage=stage)
 
     tensors = (
         *_latents(size, config, dtype),
-        *_tokens(stage, dtype),
+        *_tokens(stage, size, dtype),
         *_told(stage, size, dtype),
         _sigmas(size),
     )
@@ -64,11 +64,13 @@ def denoise_step(size: dict[str, Any], config: ModelConfig, dtype: str, kind: At
     def run(
         params: Params, video: Array, audio: Array, sigma: Array, following: Array, *rest: Array
     ) -> Latents:
-        told = _inputs(stage, rest)
+        told = _inputs(stage, size, rest)
         return stages.denoise_step(params, (video, audio), sigma, following, told, stage=stage)
 
     sigmas = (Tensor("sigma", (1,), "float32"), Tensor("sigma_next", (stage.stride,), "float32"))
-    return Traceable(run, (*_tokens(stage, dtype), *sigmas, *_told(stage, size, dtype)), ("video", "audio"))
+    return Traceable(
+        run, (*_tokens(stage, size, dtype), *sigmas, *_told(stage, size, dtype)), ("video", "audio")
+    )
 
 
 def mix_images(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
@@ -78,7 +80,7 @@ def mix_images(size: dict[str, Any], config: ModelConfig, dtype: str, kind: Atte
     def run(_: Params, video: Array, *images: Array) -> tuple[Array, ...]:
         return (stages.begin((video, video), _images(images), stage=stage)[0],)
 
-    return Traceable(run, (_tokens(stage, dtype)[0], *_image_tensors(stage, dtype)), ("video",))
+    return Traceable(run, (_tokens(stage, size, dtype)[0], *_image_tensors(stage, size, dtype)), ("video",))
 
 
 def mix_noise(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
@@ -86,14 +88,14 @@ def mix_noise(size: dict[str, Any], config: ModelConfig, dtype: str, kind: Atten
     stage = _stage(size, config, kind)
 
     def run(_: Params, *arrays: Array) -> Latents:
-        images = _images(arrays[4:-1]) if stage.slots.total else None
+        images = _images(arrays[4:-1]) if "keyframes" in size else None
         start, noise = (arrays[0], arrays[1]), (arrays[2], arrays[3])
         return stages.begin_from(start, noise, images, arrays[-1], stage=stage)
 
     tensors = (
         *_latents(size, config, dtype),
-        *_tokens(stage, dtype),
-        *_image_tensors(stage, dtype),
+        *_tokens(stage, size, dtype),
+        *_image_tensors(stage, size, dtype),
         _sigmas(size),
     )
     return Traceable(run, tensors, ("video", "audio"))
@@ -106,7 +108,7 @@ def unpatchify(size: dict[str, Any], config: ModelConfig, dtype: str, kind: Atte
     def run(_: Params, video: Array, audio: Array) -> Latents:
         return stages.unpatchify(video, audio, geometry=stage.geometry)
 
-    return Traceable(run, _tokens(stage, dtype), LATENTS)
+    return Traceable(run, _tokens(stage, size, dtype), LATENTS)
 
 
 def _stage(size: dict[str, Any], config: ModelConfig, kind: AttentionKind) -> Stage:
@@ -119,11 +121,10 @@ def _stage(size: dict[str, Any], config: ModelConfig, kind: AttentionKind) -> St
             isolated=bool(size["isolated"]),
             batched=bool(size["batched"]),
         )
-    slots = Slots(bool(size.get("first_frame", 0)), size.get("keyframes", 0))
-    return Stage(config.ltx.transformer, geometry, kind, guidance, slots, size.get("stride", 1))
+    return Stage(config.ltx.transformer, geometry, kind, guidance, size.get("stride", 1))
 
 
-def _inputs(stage: Stage, arrays: Sequence[Array]) -> Inputs:
+def _inputs(stage: Stage, size: dict[str, Any], arrays: Sequence[Array]) -> Inputs:
     """The tensors of `_told` by what they are."""
     left = list(arrays)
 
@@ -133,7 +134,7 @@ def _inputs(stage: Stage, arrays: Sequence[Array]) -> Inputs:
     context = pair()
     negative = pair() if stage.guidance and stage.guidance.negative else None
     scales = pair() if stage.guidance else None
-    return Inputs(context, negative, scales, _images(left) if stage.slots.total else None)
+    return Inputs(context, negative, scales, _images(left) if "keyframes" in size else None)
 
 
 def _images(arrays: Sequence[Array]) -> Images:
@@ -156,22 +157,22 @@ def _told(stage: Stage, size: dict[str, Any], dtype: str) -> tuple[Tensor, ...]:
         told += text("context.negative")
     if stage.guidance:
         told += [Tensor(f"guidance.{side}", (SCALES,), "float32") for side in ("video", "audio")]
-    return (*told, *_image_tensors(stage, dtype))
+    return (*told, *_image_tensors(stage, size, dtype))
 
 
-def _image_tensors(stage: Stage, dtype: str) -> tuple[Tensor, ...]:
-    slots, geometry = stage.slots.total, stage.geometry
-    if not slots:
+def _image_tensors(stage: Stage, size: dict[str, Any], dtype: str) -> tuple[Tensor, ...]:
+    if "keyframes" not in size:
         return ()
+    slots, geometry = size["keyframes"] + 1, stage.geometry
     shape = (1, stage.config.in_channels, 1, geometry.height, geometry.width)
     latents = (Tensor(f"image.{slot}.latent", shape, dtype) for slot in range(slots))
     return (*latents, Tensor("images.frame", (slots,), "int32"), Tensor("images.left", (slots,), "float32"))
 
 
-def _tokens(stage: Stage, dtype: str) -> tuple[Tensor, Tensor]:
+def _tokens(stage: Stage, size: dict[str, Any], dtype: str) -> tuple[Tensor, Tensor]:
     """The noisy tokens of both modalities; their memory becomes the result's."""
     config, geometry = stage.config, stage.geometry
-    count = geometry.tokens + stage.slots.keyframes * geometry.cells
+    count = geometry.tokens + size.get("keyframes", 0) * geometry.cells
     return (
         Tensor("video", (1, count, config.in_channels), dtype, donated=True),
         Tensor("audio", (1, geometry.audio, config.audio_in_channels), dtype, donated=True),

@@ -20,7 +20,7 @@ from diffusion import (
 )
 
 from ltxbuild.model import conditioning, denoise, schedule
-from ltxbuild.model.conditioning import Images, Slots
+from ltxbuild.model.conditioning import Images
 from ltxbuild.model.denoise import Stage
 from ltxbuild.model.guidance import Guidance
 from ltxbuild.model.positions import rope_tables
@@ -37,7 +37,8 @@ from ltx_core.model.transformer.rope import (  # noqa: E402
 from ltx_core.tools import VideoLatentTools  # noqa: E402
 from ltx_core.types import LatentState  # noqa: E402
 
-BOTH = Slots(first_frame=True, keyframes=2)
+BOTH = 2
+"""Slots for keyframes; there is one for the first frame as well."""
 TOKENS, CELLS = GEOMETRY.tokens, GEOMETRY.cells
 SHAPE = VideoLatentShape(1, 128, GEOMETRY.frames, GEOMETRY.height, GEOMETRY.width)
 SIGMAS = schedule.DISTILLED_STAGE_2
@@ -81,18 +82,18 @@ def _official(images: tuple[Image, ...], start: torch.Tensor | None, dtype: torc
     return replace(state, latent=torch.nn.functional.pad(free.latent, (0, 0, 0, appended)))
 
 
-def _noise(slots: Slots) -> tuple[np.ndarray, np.ndarray]:
+def _noise(keyframes: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(4)
-    video = rng.standard_normal((1, TOKENS + slots.keyframes * CELLS, 128), np.float32)
+    video = rng.standard_normal((1, TOKENS + keyframes * CELLS, 128), np.float32)
     return video, rng.standard_normal((1, GEOMETRY.audio, 128), np.float32)
 
 
-def _ours(images: tuple[Image, ...], slots: Slots, dtype: str = "float32") -> Images:
+def _ours(images: tuple[Image, ...], keyframes: int, dtype: str = "float32") -> Images:
     """The images in their slots, the others empty."""
     first = [image for image in images if image.frame == 0]
     later = [image for image in images if image.frame != 0]
-    contents: list[Image | None] = [*(first or [None] * slots.first_frame), *later]
-    contents += [None] * (slots.total - len(contents))
+    contents: list[Image | None] = [*(first or [None]), *later]
+    contents += [None] * (keyframes + 1 - len(contents))
     latents = [_latent(images.index(c)) if c else np.zeros_like(_latent(0)) for c in contents]
     return Images(
         tuple(jnp.asarray(latent, dtype) for latent in latents),
@@ -160,16 +161,16 @@ def _compiled(function: Any, *args: Any) -> Any:
 
 
 @cache
-def _stage(slots: Slots, guided: bool, from_latents: bool, dtype: str = "float32") -> Any:
+def _stage(keyframes: int, guided: bool, from_latents: bool, dtype: str = "float32") -> Any:
     """A compiled stage and the rest of its arguments."""
     guidance = Guidance(negative=True) if guided else None
-    stage = Stage(diffusion.config(), GEOMETRY, guidance=guidance, slots=slots)
+    stage = Stage(diffusion.config(), GEOMETRY, guidance=guidance)
     given, negative = diffusion.inputs(), diffusion.inputs(seed=5)
     told = denoise.Inputs(*((jnp.asarray(t.context_video, dtype), jnp.asarray(t.context_audio, dtype))
                             for t in (given, negative)))  # fmt: skip
     start = tuple(jnp.asarray(x, dtype) for x in _start())
-    noise = tuple(jnp.asarray(x, dtype) for x in _noise(slots))
-    images = _ours((), slots, dtype) if slots.total else None
+    noise = tuple(jnp.asarray(x, dtype) for x in _noise(keyframes))
+    images = _ours((), keyframes, dtype)
     scales = (jnp.zeros(4), jnp.zeros(4)) if guided else None
     sigmas = jnp.asarray(SIGMAS, jnp.float32)
     params = diffusion.params(jnp.dtype(dtype))
@@ -186,15 +187,14 @@ def _stage(slots: Slots, guided: bool, from_latents: bool, dtype: str = "float32
 
 def _run(
     images: tuple[Image, ...],
-    slots: Slots,
+    keyframes: int,
     *,
     from_latents: bool = False,
     scales: Any = None,
     dtype: str = "float32",
 ) -> tuple[np.ndarray, np.ndarray]:
-    program, (params, noise, start, told, sigmas) = _stage(slots, scales is not None, from_latents, dtype)
-    if slots.total:
-        told = told._replace(images=_ours(images, slots, dtype))
+    program, (params, noise, start, told, sigmas) = _stage(keyframes, scales is not None, from_latents, dtype)
+    told = told._replace(images=_ours(images, keyframes, dtype))
     if scales is not None:
         told = told._replace(
             scales=tuple(jnp.asarray([cfg, 0, 1, rescale], jnp.float32) for cfg, rescale in scales)
@@ -256,22 +256,22 @@ def test_guided_images_equal_a_loop_over_the_official_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "slots", "scales"),
+    ("images", "keyframes", "scales"),
     [
         ((), BOTH, None),
         ((), BOTH, GUIDED),
-        ((), Slots(first_frame=True), None),
+        ((), 0, None),
         (IMAGES[1:2], BOTH, GUIDED),
         (IMAGES[:1], BOTH, None),
     ],
     ids=["none of three", "guided", "none of one", "guided with a keyframe", "a first frame of three"],
 )
-def test_empty_slots_change_nothing(images: tuple[Image, ...], slots: Slots, scales: Any) -> None:
+def test_empty_slots_change_nothing(images: tuple[Image, ...], keyframes: int, scales: Any) -> None:
     """A program that takes more images than it is given computes what one without those slots would."""
     used = len([image for image in images if image.frame])
-    noise = _noise(slots)
+    noise = _noise(keyframes)
     shorter = noise[0][:, : TOKENS + used * CELLS], noise[1]
-    _agree(_run(images, slots, scales=scales), _reference(images, None, shorter, scales))
+    _agree(_run(images, keyframes, scales=scales), _reference(images, None, shorter, scales))
 
 
 def test_a_full_strength_image_stays() -> None:
@@ -282,7 +282,7 @@ def test_a_full_strength_image_stays() -> None:
 
 def test_a_keyframes_share_is_rounded_and_a_first_frames_is_not() -> None:
     """In bf16, strength 0.8 leaves 0.2 of a first frame's noise and 0.2001953 of a keyframe's."""
-    state = conditioning.given(_ours(IMAGES, BOTH, "bfloat16"), BOTH, GEOMETRY, jnp.bfloat16)
+    state = conditioning.given(_ours(IMAGES, BOTH, "bfloat16"), GEOMETRY, jnp.bfloat16)
     official = _official(IMAGES, None, torch.bfloat16).denoise_mask.float().numpy()
     np.testing.assert_array_equal(state.mask, official)
     np.testing.assert_array_equal(state.left, np.float32([1, 0.2, 0.2001953125, 0]))
@@ -297,7 +297,7 @@ def test_bfloat16_stage_stays_close_to_float32() -> None:
 
 def test_stepwise_equals_fused_bit_for_bit() -> None:
     """A host that drives the steps gets the bits of the fused program, images included."""
-    stage = Stage(diffusion.config(), GEOMETRY, slots=BOTH)
+    stage = Stage(diffusion.config(), GEOMETRY)
     _, (params, noise, start, told, sigmas) = _stage(BOTH, False, True)
     told = told._replace(images=_ours(IMAGES, BOTH))
     begin_args = start, noise, told.images, sigmas
