@@ -15,6 +15,8 @@ from ltx_run import __version__
 from ltx_run.console import INTERRUPTED, guarded, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from click.shell_completion import CompletionItem
 
     from ltx_run.job import Request
@@ -40,9 +42,15 @@ def _bundle_names(context: click.Context, parameter: click.Parameter, typed: str
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    required=True,
     metavar="FILE",
     help="An .mp4 file; an existing one is replaced when the new one is complete.",
+)
+@click.option(
+    "--prompts",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="JSON lines with prompt, seed and output: all are made, with each program loaded once. "
+    "-o is then a directory.",
 )
 @click.option(
     "--variant",
@@ -80,7 +88,8 @@ def _bundle_names(context: click.Context, parameter: click.Parameter, typed: str
 def cli(
     bundle: str,
     prompt: str | None,
-    output: Path,
+    output: Path | None,
+    prompts: Path | None,
     variant: str | None,
     seed: int,
     tensors_in: Path | None,
@@ -100,19 +109,22 @@ def cli(
       ltx-run cpu-tiny --prompt "a red ball rolls to the left" -o ball.mp4
       ltx-run cpu-tiny --prompt "rain on a tin roof" -o rain.mp4 --variant wide --seed 7
       ltx-run cpu-tiny --prompt "rain" -o rain.mp4 --tensors-out rain.safetensors --json
+      ltx-run cpu-tiny --prompts prompts.jsonl -o videos/
 
     Exit codes: 0 done, 1 failed, 2 wrong input, 3 a needed device or tool is missing, 130 interrupted.
     """  # noqa: D301
     from ltx_run.job import Request
 
+    _check_usage(prompts, output, {"--prompt": prompt, "--tensors-out": tensors_out})
     if offline:
         _refuse_connections()
-    request = Request(prompt, output, seed, variant, tensors_in, tensors_out)
+    request = Request(prompt, output or Path(), seed, variant, tensors_in, tensors_out)
     try:
-        report = _run(bundle, request, paranoid=paranoid, quiet=quiet)
+        requests = _read(prompts, output, request) if prompts else [request]
+        report = _run(bundle, requests, paranoid=paranoid, quiet=quiet)
         _tell(report, quiet=quiet, verbose=verbose, as_json=as_json)
     except KeyboardInterrupt:
-        say(f"interrupted: {output} was not written")
+        say(f"interrupted: {'what was not complete' if prompts else output} was not written")
         sys.stderr.flush()
         # A program may still be executing, and leaving in order would wait for its end.
         os._exit(INTERRUPTED)
@@ -124,33 +136,62 @@ def cli(
         raise
 
 
-def _run(bundle: str, request: Request, *, paranoid: bool, quiet: bool) -> Report:
-    from ltx_run.job import check_request, prepare
+def _check_usage(prompts: Path | None, output: Path | None, of_one: Mapping[str, object]) -> None:
+    """Options that need or exclude each other."""
+    excluded = [name for name, value in of_one.items() if value is not None]
+    if prompts and excluded:
+        raise click.UsageError(f"{' and '.join(excluded)} can't be used with --prompts")
+    if not prompts and output is None:
+        raise click.UsageError("Missing option '-o' / '--output'.")
+
+
+def _read(prompts: Path, folder: Path | None, defaults: Request) -> list[Request]:
+    from ltx_run.prompts import read
+
+    return read(prompts, folder, defaults)
+
+
+def _run(bundle: str, requests: list[Request], *, paranoid: bool, quiet: bool) -> Report:
+    from ltx_run.job import check_requests, prepare
     from ltx_run.lookup import find
     from ltx_run.progress import Bars, Silence
 
-    check_request(request)
-    job = prepare(request, find(bundle, paranoid=paranoid))
+    check_requests(requests)
+    batch = prepare(requests, find(bundle, paranoid=paranoid))
     if not quiet:
-        size = job.bundle.manifest.variants[job.variant]
+        size = batch.bundle.manifest.variants[batch.variant]
         what = f"{size.width}x{size.height}, {size.frames} frames"
-        say(f"{bundle}, variant {job.variant}: {what}, seed {request.seed}")
+        some = f"seed {requests[0].seed}" if len(requests) == 1 else f"{len(requests)} prompts"
+        say(f"{bundle}, variant {batch.variant}: {what}, {some}")
     from ltx_run.run import run
 
     with Silence() if quiet else Bars() as observer:
-        return run(job, observer)
+        return run(batch, observer)
 
 
 def _tell(report: Report, *, quiet: bool, verbose: bool, as_json: bool) -> None:
+    """Print what was done.
+
+    Raises:
+        VideosFailed: Some of it was not.
+    """
+    from ltx_run.errors import VideosFailed
+
     if not quiet:
         from ltx_run.progress import show
 
         show(report, verbose=verbose)
-        say(f"wrote {report.output} in {report.seconds:.1f} s")
+        videos = report.videos
+        made = sum(video.error is None for video in videos)
+        what = videos[0].output if len(videos) == 1 else f"{made} of {len(videos)} videos"
+        say(f"wrote {what} in {report.seconds:.1f} s")
     if as_json:
         import msgspec
 
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2))
+    failed = [f"{video.output}: {video.error}" for video in report.videos if video.error is not None]
+    if failed:
+        raise VideosFailed("\n  ".join([f"{len(failed)} of {len(report.videos)} videos failed:", *failed]))
 
 
 def _refuse_connections() -> None:

@@ -8,11 +8,13 @@
     ├── BadVariant         the bundle has no such variant: choose one of those listed
     ├── BadPrompt          the prompt is empty or too long: change it
     ├── BadImage           an image can't be read, or doesn't fit the variant: another file or frame
+    ├── BadRequests        several prompts of a file have something wrong: change them
     ├── BadTensor          a tensor to inject has a wrong name, shape or dtype
     ├── OutputError        the output can't be written: another path or suffix
-    └── ProgramFailed      a program stopped while it ran
+    ├── ProgramFailed      a program stopped while it ran
+    └── VideosFailed       some videos of a batch were not made, the others are complete
 
-Everything but `ProgramFailed` is raised before the first program is loaded, except for damage that only
+Everything but the last two is raised before the first program is loaded, except for damage that only
 reading a file shows.
 """
 
@@ -61,6 +63,12 @@ class BadImage(LtxError):
     exit_code = 2
 
 
+class BadRequests(LtxError):
+    """Several prompts of a file that can't be used as they are."""
+
+    exit_code = 2
+
+
 class BadTensor(LtxError):
     """A tensor to inject that the plan doesn't have in that form."""
 
@@ -75,3 +83,7 @@ class OutputError(LtxError):
 
 class ProgramFailed(LtxError):
     """A program that stopped while it ran."""
+
+
+class VideosFailed(LtxError):
+    """Some videos of a batch were not made; the others are complete."""

@@ -6,7 +6,7 @@ so that a run either starts sound or doesn't start.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ltx_run.bundle import Program, TensorInput
@@ -147,6 +147,18 @@ def needed(plan: Plan, given: Collection[str]) -> Plan:
             kept.append(step)
             wanted |= set(tensors_in(step))
     return tuple(reversed(kept))
+
+
+def from_prompt(plan: Iterable[Step]) -> frozenset[str]:
+    """Tensors that follow from the prompt alone, whatever the seed is."""
+    known: set[str] = set()
+    for step in plan:
+        inputs = tensors_in(step)
+        if isinstance(step, Tokenize) or (
+            isinstance(step, Run | Permute) and inputs and known.issuperset(inputs)
+        ):
+            known.update(step.outputs)
+    return frozenset(known)
 
 
 def stages(plan: Plan) -> tuple[tuple[Step, ...], ...]:

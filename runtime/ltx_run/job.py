@@ -1,23 +1,38 @@
-"""Everything that is checked before the first program is loaded."""
+"""Everything that is checked before the first program is loaded.
+
+What a user asks for is a list of requests for one variant of one bundle; a single prompt is a list of one.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
+from ltx_cache.errors import LtxError
 from ltx_run import flow, tensors
 from ltx_run.bundle import Blob, Bundle
-from ltx_run.errors import BadPrompt, BadVariant, BundleInvalid, OutputError, ProgramMismatch
+from ltx_run.errors import (
+    BadPrompt,
+    BadRequests,
+    BadVariant,
+    BundleInvalid,
+    OutputError,
+    ProgramMismatch,
+)
 from ltx_run.fingerprint import obstacles
 from ltx_run.lookup import OpenBundle
 from ltx_run.plan import Plan, Step, Tokenize, programs_of
 from ltx_run.tokens import PromptTokenizer
 from ltx_run.video import SUFFIXES
+
+T = TypeVar("T")
+Stage = tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +46,7 @@ class Request:
         variant: None to choose: the only one, or the one named `default`.
         tensors_in: File of tensors to take instead of computing them.
         tensors_out: File for the tensors of `tensors.KEPT` that the run makes.
+        where: What messages name in front of the rest, such as a line of a file; may be empty.
     """
 
     prompt: str | None
@@ -39,6 +55,7 @@ class Request:
     variant: str | None = None
     tensors_in: Path | None = None
     tensors_out: Path | None = None
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,19 +64,32 @@ class Job:
 
     Attributes:
         request: The request.
-        bundle: The bundle.
-        variant: Name of the variant.
-        stages: Steps that are needed, grouped by what runs together.
+        plan: The steps of the variant's plan that it needs.
         given: Tensors from outside.
         ids: Token ids of the prompt, not padded; None if no step needs them.
     """
 
     request: Request
-    bundle: OpenBundle
-    variant: str
-    stages: tuple[tuple[Step, ...], ...]
+    plan: Plan
     given: Mapping[str, NDArray[Any]]
     ids: list[int] | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Jobs that run together, stage by stage.
+
+    Attributes:
+        bundle: The bundle.
+        variant: Name of the variant.
+        jobs: At least one.
+        stages: Steps that any job needs, grouped by what runs together.
+    """
+
+    bundle: OpenBundle
+    variant: str
+    jobs: tuple[Job, ...]
+    stages: tuple[Stage, ...]
 
     @property
     def devices(self) -> int:
@@ -68,14 +98,28 @@ class Job:
         used = (programs[name] for name in needed_programs(self.stages))
         return max((program.fingerprint.devices for program in used), default=1)
 
+    def stages_of(self, job: Job) -> tuple[Stage, ...]:
+        """Per stage, the steps that a job needs."""
+        return tuple(tuple(step for step in stage if step in job.plan) for stage in self.stages)
 
-def check_request(request: Request) -> None:
+
+def check_requests(requests: Sequence[Request]) -> None:
     """What can be said without the bundle.
 
     Raises:
         OutputError: An output can't be written.
-        BadPrompt: The prompt is empty.
+        BadPrompt: A prompt is empty.
+        BadRequests: Several requests have something wrong.
     """
+    _each(requests, _check_request)
+    owners: dict[Path, Request] = {}
+    for request in requests:
+        other = owners.setdefault(request.output.absolute(), request)
+        if other is not request:
+            raise OutputError(f"{other.where} and {request.where} both write {request.output}")
+
+
+def _check_request(request: Request) -> None:
     if request.output.suffix.lower() not in SUFFIXES:
         listed = ", ".join(SUFFIXES)
         raise OutputError(f"cannot write {request.output}: the suffix must be one of {listed}")
@@ -94,24 +138,52 @@ def _check_writable(path: Path) -> None:
         raise OutputError(f"cannot write {path}: it is a directory, or its directory is read-only")
 
 
-def prepare(request: Request, bundle: OpenBundle) -> Job:
-    """Check a request against a bundle and this machine.
+def _each(requests: Sequence[Request], check: Callable[[Request], T]) -> list[T]:
+    """A check's result for every request, or the errors of all, so that they can be mended in one go."""
+    results, errors = [], []
+    for request in requests:
+        try:
+            results.append(check(request))
+        except LtxError as error:
+            if request.where:
+                error.message = f"{request.where}: {error.message}"
+            errors.append(error)
+    if len(errors) > 1:
+        listed = (error.message for error in errors)
+        raise BadRequests("\n  ".join([f"{len(errors)} prompts can't be used:", *listed]))
+    if errors:
+        raise errors[0]
+    return results
+
+
+def prepare(requests: Sequence[Request], bundle: OpenBundle) -> Batch:
+    """Check requests against a bundle and this machine.
+
+    Args:
+        requests: For one variant; at least one.
+        bundle: The bundle.
 
     Raises:
         LtxError: Anything that would stop the run later, as far as it can be known now.
     """
     manifest = bundle.manifest
-    variant = choose_variant(manifest, request.variant)
+    variant = choose_variant(manifest, requests[0].variant)
     plan = manifest.variants[variant].plan
     signatures = flow.signatures(plan, manifest.programs)
-    given = tensors.read(request.tensors_in, signatures) if request.tensors_in else {}
-    plan = flow.needed(plan, given)
-    stages = flow.stages(plan)
+    tokenizer = cache(lambda: PromptTokenizer(bundle.path(manifest.tokenizer)))
+
+    def check(request: Request) -> Job:
+        given = tensors.read(request.tensors_in, signatures) if request.tensors_in else {}
+        needed = flow.needed(plan, given)
+        return Job(request, needed, given, _token_ids(request, needed, tokenizer))
+
+    bundle.require([("tokenizer", manifest.tokenizer)])
+    jobs = tuple(_each(requests, check))
+    stages = flow.stages(tuple(step for step in plan if any(step in job.plan for job in jobs)))
     names = needed_programs(stages)
     check_fingerprints(manifest, names)
     bundle.require(_files(manifest, names))
-    ids = _token_ids(request, bundle, plan)
-    return Job(request, bundle, variant, stages, given, ids)
+    return Batch(bundle, variant, jobs, stages)
 
 
 def choose_variant(manifest: Bundle, name: str | None) -> str:
@@ -129,7 +201,7 @@ def choose_variant(manifest: Bundle, name: str | None) -> str:
     return name
 
 
-def needed_programs(stages: Iterable[tuple[Step, ...]]) -> tuple[str, ...]:
+def needed_programs(stages: Iterable[Stage]) -> tuple[str, ...]:
     """Programs in order of first use."""
     return tuple(dict.fromkeys(name for stage in stages for step in stage for name in programs_of(step)))
 
@@ -153,7 +225,6 @@ def check_fingerprints(manifest: Bundle, names: Iterable[str]) -> None:
 
 
 def _files(manifest: Bundle, programs: Iterable[str]) -> Iterable[tuple[str, Blob]]:
-    yield "tokenizer", manifest.tokenizer
     for name in programs:
         program = manifest.programs[name]
         yield f"program {name}", program.executable
@@ -166,11 +237,10 @@ def _files(manifest: Bundle, programs: Iterable[str]) -> Iterable[tuple[str, Blo
             yield f"weights {program.weights}", blob
 
 
-def _token_ids(request: Request, bundle: OpenBundle, plan: Plan) -> list[int] | None:
+def _token_ids(request: Request, plan: Plan, tokenizer: Callable[[], PromptTokenizer]) -> list[int] | None:
     steps = [step for step in plan if isinstance(step, Tokenize)]
     if not steps:
         return None
     if request.prompt is None:
         raise BadPrompt("there is no prompt", hint='describe the video: --prompt "a red ball rolls"')
-    tokenizer = PromptTokenizer(bundle.path(bundle.manifest.tokenizer))
-    return tokenizer.ids(request.prompt, steps[0])
+    return tokenizer().ids(request.prompt, steps[0])

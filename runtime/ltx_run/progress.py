@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from types import TracebackType
 from typing import Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from ltx_run.console import human_bytes, talk_console
 from ltx_run.report import Report
@@ -70,7 +72,12 @@ class Silence:
 
 
 def show(report: Report, *, verbose: bool) -> None:
-    """Print what each program cost; `verbose` adds the compiler's figures."""
+    """Print what each program cost, and what became of each of several videos.
+
+    Args:
+        report: What a run did.
+        verbose: Add the compiler's figures.
+    """
     table = Table()
     table.add_column("program")
     headings = ["calls", "load s", "run s", "peak memory"]
@@ -84,3 +91,17 @@ def show(report: Report, *, verbose: bool) -> None:
             cells.append(f"{speed:.1f}")
         table.add_row(p.name, *cells)
     talk_console().print(table)
+    if len(report.videos) > 1:
+        talk_console().print(_videos(report))
+
+
+def _videos(report: Report) -> Table:
+    """What became of each job."""
+    table = Table()
+    for heading in ("video", "seed", "prompt", "result"):
+        table.add_column(heading)
+    for video in report.videos:
+        prompt = shorten(video.prompt or "", 48, placeholder="…")
+        result = f"{video.frames} frames" if video.error is None else f"failed: {video.error}"
+        table.add_row(*(Text(cell) for cell in (video.output, str(video.seed), prompt, result)))
+    return table

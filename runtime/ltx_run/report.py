@@ -46,6 +46,26 @@ class ProgramReport(msgspec.Struct):
     peak_bytes: int = 0
 
 
+class VideoReport(msgspec.Struct):
+    """What became of one job.
+
+    Attributes:
+        output: Path of the video.
+        prompt: None if it was not needed.
+        seed: Of the noise.
+        frames: In the video.
+        kept: Names of the tensors that were saved.
+        error: Why there is no video; None if there is.
+    """
+
+    output: str
+    prompt: str | None
+    seed: int
+    frames: int
+    kept: list[str]
+    error: str | None
+
+
 class Report(msgspec.Struct):
     """What a run did.
 
@@ -53,20 +73,14 @@ class Report(msgspec.Struct):
         bundle: What the user named.
         digest: sha256 of its manifest.
         variant: Output geometry.
-        seed: Of the noise.
-        output: Path of the video.
-        frames: In the video.
-        kept: Names of the tensors that were saved.
-        seconds: From the first load to the finished file.
+        seconds: From the first load to the last finished file.
         programs: In order of first use.
+        videos: One per job.
     """
 
     bundle: str
     digest: str
     variant: str
-    seed: int
-    output: str
-    frames: int
-    kept: list[str]
     seconds: float
     programs: list[ProgramReport]
+    videos: list[VideoReport]

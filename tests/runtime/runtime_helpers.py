@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ltx_run.job import Job, Request, prepare
+from ltx_run.job import Batch, Request, check_requests, prepare
 from ltx_run.lookup import find
 
 PROMPT = "a red ball rolls"
@@ -36,6 +36,12 @@ def request(folder: Path, **changes: object) -> Request:
     return Request(**{**fields, **changes})
 
 
-def job(bundle: Path, folder: Path, **changes: object) -> Job:
-    """A checked request for a bundle."""
-    return prepare(request(folder, **changes), find(str(bundle)))
+def batch(bundle: Path, *requests: Request) -> Batch:
+    """Checked requests for a bundle."""
+    check_requests(requests)
+    return prepare(requests, find(str(bundle)))
+
+
+def job(bundle: Path, folder: Path, **changes: object) -> Batch:
+    """A checked request for a bundle, as the batch of one."""
+    return batch(bundle, request(folder, **changes))

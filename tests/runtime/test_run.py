@@ -74,7 +74,7 @@ def test_whole_run(bundles: dict[int, Path], tmp_path: Path, devices: int) -> No
         found = kept.view(name)
         assert found.dtype == reference.dtype
         assert np.abs(found.astype(np.float32) - reference.astype(np.float32)).max() <= 1e-6, name
-    assert sorted(kept.header.entries) == report["kept"] == sorted(expected(seed=3))
+    assert sorted(kept.header.entries) == report["videos"][0]["kept"] == sorted(expected(seed=3))
 
     with av.open(str(tmp_path / "out.mp4")) as video:
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
@@ -131,10 +131,10 @@ def test_nothing_outlives_its_last_use(bundles: dict[int, Path], tmp_path: Path)
     sound = job(bundles[4], tmp_path)
     with Programs(sound.bundle, Devices(sound.devices)) as programs:
         log = Log(on_start=lambda label: resident.setdefault(label, programs.resident))
-        run = interpreter.Interpreter(sound, programs, log)
+        run = interpreter.Runner(sound, programs, log)
         run.run()
         assert programs.resident == (frozenset(), frozenset())
-        assert not run._values
+        assert not run._jobs[0]._values
     assert resident["text_encoder"][0] == {"text_encoder", "denoise_step"}
     assert resident["unpatchify"] == ({"unpatchify", "vocoder"}, frozenset())
     assert resident["decode and write"][0] == {"decoder"}
@@ -144,7 +144,7 @@ def test_progress_counts_steps_and_tiles(bundles: dict[int, Path], tmp_path: Pat
     """The observer hears of every denoising step and of every tile."""
     log = Log()
     interpreter.run(job(bundles[1], tmp_path), log)
-    assert log.events[2:6] == ["denoise_step 3", "advance", "advance", "advance"]
+    assert log.events[3:7] == ["denoise_step 3", "advance", "advance", "advance"]
     assert log.events[-6:] == ["decode and write 4", *["advance"] * 4, "finish"]
 
 

@@ -19,7 +19,9 @@ from ltx_cache.store import Store
 from ltx_run.bundle import Bundle, decode
 from ltx_run.cli import cli
 from ltx_run.console import guarded
+from ltx_run.interpreter import Interpreter
 from ltx_run.lookup import MANIFEST
+from ltx_run.plan import WriteVideo
 from ltx_run.safetensors import SafetensorsFile
 from ltx_run.tensors import write
 
@@ -71,12 +73,51 @@ def test_run_talks_on_standard_error(bundles: dict[int, Path], tmp_path: Path) -
     out = tmp_path / "out.mp4"
     done = ltx_run(bundles[1], "-p", PROMPT, "-o", out, "--json", "-v")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["output"] == str(out)
+    assert json.loads(done.stdout)["videos"][0]["output"] == str(out)
     assert all(
         word in done.stderr for word in ("variant default", "seed 10", "denoise_step", "GFLOP/s", "wrote")
     )
     quiet = ltx_run(bundles[1], "-p", PROMPT, "-o", out, "-q", "--offline")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+def test_file_of_prompts(inside: Inside, bundles: dict[int, Path], tmp_path: Path) -> None:
+    """Every line gets its video; the talk has a row for each and JSON an object."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(f'{{"prompt": "{PROMPT}", "output": "ball.mp4"}}\n{{"prompt": "rain", "seed": 4}}\n')
+    code, output, errors = inside(bundles[1], "--prompts", path, "-o", tmp_path, "--json", "--seed", 2)
+    assert code == 0, errors
+    videos = json.loads(output)["videos"]
+    assert [(Path(video["output"]).name, video["seed"]) for video in videos] == [
+        ("ball.mp4", 2),
+        ("0002.mp4", 4),
+    ]
+    assert all(Path(video["output"]).is_file() for video in videos)
+    assert "2 prompts" in errors
+    assert "wrote 2 of 2 videos" in errors
+
+
+def test_failed_videos_are_listed(
+    inside: Inside, bundles: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When some videos fail, the report says which, and the exit code is 1."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "rain", "output": "a.mp4"}\n{"prompt": "rain", "output": "b.mp4"}\n')
+    write = Interpreter._write
+
+    def failing(self: Interpreter, step: WriteVideo) -> None:
+        if self.job.request.output.name == "a.mp4":
+            raise OSError("the disk is full")
+        write(self, step)
+
+    monkeypatch.setattr(Interpreter, "_write", failing)
+    code, output, errors = inside(bundles[1], "--prompts", path, "-o", tmp_path, "--json")
+    assert (code, [video["error"] for video in json.loads(output)["videos"]]) == (
+        1,
+        ["the disk is full", None],
+    )
+    assert f"1 of 2 videos failed:\n  {tmp_path / 'a.mp4'}: the disk is full" in errors
+    assert (tmp_path / "b.mp4").is_file()
 
 
 def test_same_seed_same_video(inside: Inside, bundles: dict[int, Path], tmp_path: Path) -> None:
@@ -101,7 +142,8 @@ def test_wrong_input_is_refused_with_exit_code_2(
     monkeypatch.setenv("LTX_HOME", str(tmp_path / "home"))
     out, bad = tmp_path / "out.mp4", tmp_path / "bad.safetensors"
     write(bad, {"nothing": np.zeros(1, np.float32)})
-    bundle = bundles[1]
+    bundle, lines = bundles[1], tmp_path / "lines"
+    lines.write_text('{"prompt": "rain"}')
     cases: list[tuple[list[object], str]] = [
         ([bundle, "-p", PROMPT, "-o", tmp_path / "out.avi"], "the suffix must be one of .mp4"),
         ([bundle, "-p", PROMPT, "-o", tmp_path / "no" / "out.mp4"], "there is no directory"),
@@ -114,6 +156,9 @@ def test_wrong_input_is_refused_with_exit_code_2(
             "no tensor nothing",
         ),
         ([bundle, "-p", PROMPT, "-o", out, "--seed", "-1"], "-1 is not in the range"),
+        ([bundle, "-p", PROMPT], "Missing option '-o'"),
+        ([bundle, "-p", PROMPT, "--prompts", lines, "-o", tmp_path], "--prompt can't be used with --prompts"),
+        ([bundle, "--prompts", lines, "-o", tmp_path / "no"], "line 1: cannot write"),
         (["unknown-name", "-p", PROMPT, "-o", out], "no bundle unknown-name"),
     ]
     before = sorted(tmp_path.iterdir())
@@ -146,11 +191,11 @@ def test_variants_are_chosen_and_listed(
 def test_interrupt_exits_with_130(bundles: dict[int, Path], tmp_path: Path) -> None:
     """Ctrl-C in the middle of a run is one line and code 130, and leaves no file."""
     before = (
-        "from ltx_run import blend, run\n"
+        "from ltx_run import interpreter\n"
         "def stop(*_):\n"
         "    raise KeyboardInterrupt\n"
         "    yield\n"
-        "run.blend = stop"
+        "interpreter.blend = stop"
     )
     done = ltx_run(bundles[1], "-p", PROMPT, "-o", tmp_path / "out.mp4", "-q", before=before)
     assert done.returncode == 130
@@ -161,7 +206,7 @@ def test_interrupt_exits_with_130(bundles: dict[int, Path], tmp_path: Path) -> N
 @pytest.mark.parametrize("verbose", [False, True])
 def test_internal_errors_ask_for_a_report(bundles: dict[int, Path], tmp_path: Path, verbose: bool) -> None:
     """A bug is one line with a request to report it; the traceback is shown if asked for."""
-    before = "from ltx_run import run\nrun.normal = None"
+    before = "from ltx_run import interpreter\ninterpreter.normal = None"
     options = ["-v"] if verbose else []
     done = ltx_run(bundles[1], "-p", PROMPT, "-o", tmp_path / "out.mp4", *options, before=before)
     assert done.returncode == 1

@@ -1,0 +1,203 @@
+"""The interpreter: does the steps of one video's plan, and knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltx_run import tensors
+from ltx_run.blend import blend
+from ltx_run.distribution import DTYPES
+from ltx_run.job import Batch, Job
+from ltx_run.noise import normal
+from ltx_run.pjrt import Tensor
+from ltx_run.plan import (
+    Constant,
+    DecodeTiles,
+    Loop,
+    Noise,
+    Permute,
+    Run,
+    Step,
+    Tile,
+    Tokenize,
+    WriteVideo,
+    last_uses,
+    tensors_in,
+)
+from ltx_run.programs import Programs, Value
+from ltx_run.report import Observer
+from ltx_run.tokens import padded
+from ltx_run.video import VideoWriter
+
+Array = NDArray[Any]
+Stream = Iterator[NDArray[np.float32]]
+
+
+class Interpreter:
+    """One job of a batch on its way through the plan.
+
+    Attributes:
+        job: What is made.
+        stages: Per stage of the batch, the steps that this job needs.
+        kept: Tensors for the user, on the host.
+        frames: Frames written so far.
+        done: Whether every step is done.
+    """
+
+    def __init__(self, job: Job, batch: Batch, programs: Programs, observer: Observer) -> None:
+        self.job = job
+        self.stages = batch.stages_of(job)
+        self.kept: dict[str, Array] = {}
+        self.frames = 0
+        self.done = False
+        self._size = batch.bundle.manifest.variants[batch.variant]
+        self._programs = programs
+        self._observer = observer
+        self._keep = frozenset(tensors.KEPT) if job.request.tensors_out else frozenset()
+        self._last_use = last_uses([[n for s in stage for n in tensors_in(s)] for stage in self.stages])
+        self._values: dict[str, Value] = {}
+        self._borrowed: set[str] = set()
+        self._streams: dict[str, Stream] = {}
+        for name, value in job.given.items():
+            self._put(name, value)
+
+    def parts(self, stage: int) -> int:
+        """What the observer is told of as parts of a stage: calls, denoising steps, tiles."""
+        return sum(self._parts(step) for step in self.stages[stage])
+
+    def _parts(self, step: Step) -> int:
+        match step:
+            case Run():
+                return 1
+            case Loop(sigmas=sigmas):
+                return len(_host(self._values[sigmas])) - 1
+            case DecodeTiles(tiles=tiles):
+                return len(tiles)
+            case _:
+                return 0
+
+    def do(self, stage: int) -> None:
+        """Do the steps of a stage."""
+        for step in self.stages[stage]:
+            self._do(step, stage)
+
+    def borrow(self, other: Interpreter, stage: int) -> None:
+        """Take what another job has made in a stage instead of doing its steps."""
+        names = [name for step in self.stages[stage] for name in step.outputs]
+        made = {name: other._values[name] for name in names if name in other._values}
+        for job in (self, other):
+            job._borrowed.update(made)
+        self._name(tuple(made), tuple(made.values()))
+        for _ in range(self.parts(stage)):
+            self._observer.advance()
+
+    def finish(self, stage: int, *, leave_devices: bool) -> None:
+        """Let go of what no later stage needs; `leave_devices` moves the rest to the host."""
+        self.done = not any(self.stages[stage + 1 :])
+        for name in list(self._values):
+            if self._last_use.get(name, -1) <= stage:
+                del self._values[name]
+            elif leave_devices:
+                self._values[name] = _host(self._values[name])
+
+    def stop(self) -> None:
+        """Let go of everything."""
+        self._values.clear()
+        self._streams.clear()
+
+    def _put(self, name: str, value: Value) -> None:
+        self._values[name] = value
+        if name in self._keep:
+            self.kept[name] = np.array(_host(value))
+
+    def _do(self, step: Step, index: int) -> None:
+        match step:
+            case Tokenize():
+                assert self.job.ids is not None
+                self._name(step.outputs, padded(self.job.ids, step))
+            case Noise(shape=shape, dtype=dtype, draw=draw):
+                seed = self.job.request.seed
+                self._name(step.outputs, [normal(seed=seed, draw=draw, shape=shape, dtype=dtype)])
+            case Constant(values=values, dtype=dtype):
+                self._name(step.outputs, [np.array(values, np.float64).astype(DTYPES[dtype])])
+            case Permute(inputs=inputs, view=view, axes=axes):
+                permuted = _host(self._values[inputs[0]]).reshape(view).transpose(axes)
+                self._name(step.outputs, [np.ascontiguousarray(permuted)])
+            case Run(program=program, inputs=inputs):
+                self._name(step.outputs, self._call(program, inputs, index))
+                self._observer.advance()
+            case Loop():
+                self._name(step.outputs, self._loop(step, index))
+            case DecodeTiles(outputs=outputs):
+                self._streams[outputs[0]] = self._decode(step)
+            case WriteVideo():
+                self._write(step)
+
+    def _name(self, names: Sequence[str], results: Sequence[Value]) -> None:
+        for name, value in zip(names, results, strict=True):
+            if name not in self.job.given:
+                self._put(name, value)
+
+    def _spent(self, name: str, names: Sequence[str], index: int) -> bool:
+        """Whether a program may take over the tensor's memory."""
+        return self._last_use[name] == index and names.count(name) == 1 and name not in self._borrowed
+
+    def _call(self, program: str, names: Sequence[str], index: int) -> list[Tensor]:
+        spent = [self._spent(name, names, index) for name in names]
+        return self._programs.call(program, [self._values[name] for name in names], spent)
+
+    def _loop(self, step: Loop, index: int) -> Sequence[Value]:
+        sigmas = _host(self._values[step.sigmas])
+        carried = len(step.outputs)
+        state: Sequence[Value] = [self._values[name] for name in step.inputs[:carried]]
+        rest = [self._values[name] for name in step.inputs[carried:]]
+        spent = [self._spent(name, step.inputs, index) for name in step.inputs[:carried]]
+        for number in range(len(sigmas) - 1):
+            pair = [sigmas[number : number + 1], sigmas[number + 1 : number + 2]]
+            unspent = [False] * len(rest)
+            state = self._programs.call(step.program, [*state, *pair, *rest], [*spent, True, True, *unspent])
+            spent = [True] * carried
+            self._observer.advance()
+        return state
+
+    def _decode(self, step: DecodeTiles) -> Stream:
+        latent = _host(self._values[step.inputs[0]])
+
+        def decode(tile: Tile) -> Array:
+            (t0, y0, x0), (t1, y1, x1) = tile.start, tile.stop
+            cells = np.ascontiguousarray(latent[:, :, t0:t1, y0:y1, x0:x1])
+            (decoded,) = self._programs.call(tile.program, [cells], [True])
+            self._observer.advance()
+            return decoded.numpy()
+
+        return blend(step.tiles, step.height, step.width, decode)
+
+    def _write(self, step: WriteVideo) -> None:
+        name, waveform = step.inputs
+        sound = _host(self._values[waveform])
+        stream = self._streams.pop(name) if name in self._streams else _chunks(_host(self._values[name]))
+        kept: list[NDArray[np.uint8]] = []
+        path, size = self.job.request.output, self._size
+        with VideoWriter(path, size.width, size.height, step.fps, sound, step.sample_rate) as writer:
+            for chunk in stream:
+                if name in self._keep and name not in self.job.given:
+                    kept.append((np.clip(chunk, 0, 1) * 255).astype(np.uint8))
+                for frame in chunk:
+                    writer.frame(frame)
+                self.frames += len(chunk)
+        if kept:
+            self.kept[name] = np.concatenate(kept)
+
+
+def _host(value: Value) -> Array:
+    return value.numpy() if isinstance(value, Tensor) else value
+
+
+def _chunks(frames: NDArray[np.uint8]) -> Stream:
+    """Frames from a file as a decode would give them."""
+    for frame in frames:
+        yield frame[None].astype(np.float32) / np.float32(255)

@@ -1,0 +1,85 @@
+"""Files of prompts: JSON lines, one request each.
+
+    {"prompt": "a red ball rolls", "seed": 7, "output": "ball.mp4"}
+    {"prompt": "rain on a tin roof"}
+
+Blank lines count and say nothing. What a line leaves out is as the command line says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from ltx_cache.files import reading
+from ltx_run.errors import BadRequests
+from ltx_run.job import Request
+
+SEEDS = range(2**64)
+
+
+class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line.
+
+    Attributes:
+        prompt: What the video shows.
+        seed: Of the noise.
+        output: Path of the video, from the folder that the command line names.
+    """
+
+    prompt: str
+    seed: int | None = None
+    output: str | None = None
+
+
+def read(path: Path, folder: Path | None, defaults: Request) -> list[Request]:
+    """The requests of a file.
+
+    Args:
+        path: Of the file.
+        folder: Where outputs go; a line without one goes there under its number.
+        defaults: What lines that don't say otherwise ask for.
+
+    Raises:
+        BadRequests: The file has no lines, or some that can't be read; all are named.
+        FileNotReadable: It can't be read.
+    """
+    with reading(path):
+        lines = path.read_bytes().splitlines()
+    requests, errors = [], []
+    for number, text in _numbered(lines):
+        try:
+            requests.append(_request(_parsed(text), number, f"{path}, line {number}", folder, defaults))
+        except (msgspec.MsgspecError, ValueError) as error:
+            errors.append(f"{path}, line {number}: {error}")
+    if errors:
+        raise BadRequests("\n  ".join(errors), hint='a line is, for instance: {"prompt": "rain", "seed": 7}')
+    if not requests:
+        raise BadRequests(f"{path} has no prompts")
+    return requests
+
+
+def _numbered(lines: list[bytes]) -> Iterator[tuple[int, bytes]]:
+    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+
+
+def _parsed(text: bytes) -> Line:
+    line = msgspec.json.decode(text, type=Line)
+    if line.seed is not None and line.seed not in SEEDS:
+        raise ValueError(f"seed {line.seed} is not between 0 and {SEEDS[-1]}")
+    return line
+
+
+def _request(line: Line, number: int, where: str, folder: Path | None, defaults: Request) -> Request:
+    if line.output is None and folder is None:
+        raise ValueError("it names no output, and there is no -o DIRECTORY")
+    return replace(
+        defaults,
+        prompt=line.prompt,
+        seed=defaults.seed if line.seed is None else line.seed,
+        output=(folder or Path()) / (line.output or f"{number:04}.mp4"),
+        where=where,
+    )
