@@ -39,7 +39,7 @@ class ParamSpec:
     Attributes:
         name: Dotted path in the parameter tree, e.g. `blocks.attn1.to_q.weight`.
         shape: Our shape; several sources are stacked on a leading axis.
-        axes: Logical axis per dimension (`heads`, `mlp`, `layers`, ...) or None; a sharding profile maps them.
+        axes: Logical axis per dimension (`heads`, `mlp`, `layers`, ...) or None; sharding profiles map them.
         sources: Official checkpoint keys, in stacking order.
         layout: Change of layout per source; None keeps the checkpoint's.
         storage: `weights` is stored in the recipe's precision; `float32` is rounded to that precision and
