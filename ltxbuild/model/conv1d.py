@@ -3,8 +3,10 @@
     conv1d(name, key, out_channels, in_channels, taps, bias=True) -> ParamTable
     transposed1d(name, key, out_channels, in_channels, taps) -> ParamTable
     convolve1d(weight [k, in, out], x [T, in], dilation=1) -> [T, out]
+    convolve1d_in_loop(weight, x, dilation, widest) -> [T, out]
     transpose_convolve1d(params, x [T, in], stride) -> [T * stride, out]
     replicate(x [..., T, C], before, after) -> [..., before + T + after, C]
+    materialized(value) -> value
 
 Every product asks for the highest precision: accelerators would otherwise multiply f32 in bf16 or TF32.
 """
@@ -12,7 +14,7 @@ Every product asks for the highest precision: accelerators would otherwise multi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -20,6 +22,7 @@ from jax import Array, lax
 from ltxbuild.model.params import Layout, ParamSpec, ParamTable
 
 Params = Mapping[str, Any]
+T = TypeVar("T")
 EXACT = lax.Precision.HIGHEST
 
 
@@ -73,6 +76,35 @@ def convolve1d(weight: Array, x: Array, dilation: int = 1) -> Array:
     return y[0, 0]
 
 
+def convolve1d_in_loop(weight: Array, x: Array, dilation: Array | int, widest: int) -> Array:
+    """Convolve as `convolve1d` does, with a dilation that is data.
+
+    A loop over the taps adds up matmuls on shifted signals, so that one small program serves all taps and
+    every dilation.
+
+    Args:
+        weight: `[k, in, out]`.
+        x: `[T, in]`.
+        dilation: Distance between taps in samples, a scalar.
+        widest: The largest dilation that may come.
+
+    Returns:
+        `[T, out]`.
+    """
+    taps, _, outputs = weight.shape
+    half = (taps - 1) // 2
+    padded = jnp.pad(x, ((widest * half, widest * half), (0, 0)))
+
+    def add_tap(tap: Array, total: Array) -> Array:
+        start = widest * half + (tap - half) * dilation
+        shifted = lax.dynamic_slice_in_dim(padded, start, x.shape[0])
+        product: Array = jnp.matmul(shifted, weight[tap], precision=EXACT)
+        return total + product
+
+    signal: Array = lax.fori_loop(0, taps, add_tap, jnp.zeros((x.shape[0], outputs), x.dtype))
+    return signal
+
+
 def transpose_convolve1d(params: Params, x: Array, stride: int) -> Array:
     """Upsample by a transposed convolution that drops `(k - stride) // 2` samples at both ends.
 
@@ -89,7 +121,8 @@ def transpose_convolve1d(params: Params, x: Array, stride: int) -> Array:
     """
     length = x.shape[0]
     _, taps, channels = params["weight"].shape
-    spread = lax.dot_general(x, params["weight"], (((1,), (0,)), ((), ())), precision=EXACT)
+    # Fused with the sum below, this matmul takes the TPU compiler three times as long.
+    spread = materialized(lax.dot_general(x, params["weight"], (((1,), (0,)), ((), ())), precision=EXACT))
     pieces = -(-taps // stride)
     spread = jnp.pad(spread, ((0, 0), (0, pieces * stride - taps), (0, 0)))
     total = jnp.zeros((length + pieces - 1, stride, channels), x.dtype)
@@ -107,3 +140,9 @@ def replicate(x: Array, before: int, after: int) -> Array:
     first = jnp.broadcast_to(x[..., :1, :], (*x.shape[:-2], before, x.shape[-1]))
     last = jnp.broadcast_to(x[..., -1:, :], (*x.shape[:-2], after, x.shape[-1]))
     return jnp.concatenate([first, x, last], axis=-2)
+
+
+def materialized(value: T) -> T:
+    """The same arrays, which the compiler may neither take apart nor fuse with what reads them."""
+    kept: T = lax.optimization_barrier(value)  # type: ignore[no-untyped-call]
+    return kept

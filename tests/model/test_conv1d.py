@@ -19,15 +19,21 @@ def _signal(length: int, channels: int) -> torch.Tensor:
     return torch.randn(1, channels, length, generator=torch.Generator().manual_seed(length))
 
 
+@pytest.mark.parametrize("in_loop", [False, True])
 @pytest.mark.parametrize(("taps", "dilation"), [(1, 1), (3, 1), (7, 3), (11, 5)])
-def test_convolution_equals_torch(taps: int, dilation: int) -> None:
-    """A dilated convolution with zeros around is torch's, also where it reaches beyond the signal."""
+def test_convolution_equals_torch(taps: int, dilation: int, in_loop: bool) -> None:
+    """Either form of a dilated convolution is torch's, also where it reaches beyond the signal."""
     torch.manual_seed(0)
     module = torch.nn.Conv1d(4, 6, taps, dilation=dilation, padding=(taps - 1) * dilation // 2)
     params = load(conv1d.conv1d("ours", "official", 6, 4, taps), _state(module))["ours"]
     x = _signal(13, 4)
-    got = conv1d.convolve1d(params["weight"], jnp.asarray(x[0].T.numpy()), dilation) + params["bias"]
-    np.testing.assert_allclose(got, module(x)[0].T.detach().numpy(), atol=2e-6)
+    ours = jnp.asarray(x[0].T.numpy())
+    if in_loop:
+        got = conv1d.convolve1d_in_loop(params["weight"], ours, jnp.int32(dilation), 5)
+    else:
+        got = conv1d.convolve1d(params["weight"], ours, dilation)
+    want = module(x)[0].T.detach().numpy()
+    np.testing.assert_allclose(got + params["bias"], want, atol=2e-6)
 
 
 @pytest.mark.parametrize(("taps", "stride"), [(11, 5), (4, 2), (12, 6), (3, 3), (7, 2)])
