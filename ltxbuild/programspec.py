@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-Geometry = tuple[tuple[str, int | float], ...]
+Size = int | float | tuple[int, ...]
+Geometry = tuple[tuple[str, Size], ...]
 
 DISTILLED = "transformer.distilled"
 """The transformer's weights in the second stage of guided pipelines."""
@@ -28,7 +29,7 @@ class ProgramSpec:
         kind: What the program computes, see `programs.MODULES`.
         weights: Weight set it reads, None for a program without parameters. Programs that differ in nothing
             else have one executable.
-        geometry: Named sizes.
+        geometry: Named sizes, and what else the program is compiled for.
     """
 
     id: str

@@ -11,32 +11,30 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from ltxbuild.errors import RecipeError
+from ltxbuild.guidance import GuidanceSection, VideoScales
 from ltxbuild.model.config import UpsamplerKind
 from ltxbuild.profiles import PROFILES, mesh_shape
+from ltxbuild.recipe_file import read
+from ltxbuild.section import Section
 from ltxbuild.upsampling import UPSAMPLINGS
 
 Platform = Literal["cpu", "cuda", "tpu", "neuron"]
 Precision = Literal["bfloat16", "float32"]
-Pipeline = Literal["distilled_one_stage", "distilled_two_stage"]
+Pipeline = Literal["distilled_one_stage", "distilled_two_stage", "guided_one_stage", "guided_two_stage"]
 FlagValue = bool | int | float | str
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LoraSection(_Section):
+class LoraSection(Section):
     """One LoRA file and how strongly it is merged."""
 
     file: str = Field(description="LoRA (.safetensors) in the official layout: path or hf://org/repo/file")
     strength: Annotated[float, Field(allow_inf_nan=False)] = 1.0
 
 
-class CheckpointSection(_Section):
+class CheckpointSection(Section):
     """Where the weights are: local paths (relative to the recipe) or `hf://org/repo/file`."""
 
     model: str | None = Field(None, description="single-file LTX-2.3 checkpoint (.safetensors)")
@@ -63,7 +61,7 @@ class CheckpointSection(_Section):
         return self
 
 
-class TargetSection(_Section):
+class TargetSection(Section):
     """What the programs run on."""
 
     platform: Platform
@@ -90,13 +88,18 @@ class TargetSection(_Section):
         return mesh_shape(self.profile, self.tensor_parallel)
 
 
-class VariantSection(_Section):
+class VariantSection(Section):
     """One output geometry."""
 
     height: Annotated[int, Field(gt=0, multiple_of=32)]
     width: Annotated[int, Field(gt=0, multiple_of=32)]
     frames: Annotated[int, Field(gt=0)]
     fps: Annotated[float, Field(gt=0, le=120)] = 24.0
+    keyframes: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="images at later frames that it can be given beside one for the first frame; "
+        "null: it takes no images",
+    )
 
     @field_validator("frames")
     @classmethod
@@ -107,14 +110,14 @@ class VariantSection(_Section):
         return value
 
 
-class ProgramSection(_Section):
+class ProgramSection(Section):
     """Overrides for one program."""
 
     platform: Platform | None = None
     flags: dict[str, FlagValue] = Field(default_factory=dict)
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A whole recipe."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
@@ -123,6 +126,11 @@ class Recipe(_Section):
     pipeline: Pipeline
     upsample: UpsamplerKind = Field(
         "spatial_x2", description="what the latent upsampler between two stages scales; its file must agree"
+    )
+    steps: Annotated[int, Field(ge=2)] = Field(30, description="denoising steps of guided pipelines")
+    guidance: GuidanceSection = GuidanceSection()
+    guidance_batch: Literal["batched", "sequential"] = Field(
+        "batched", description="passes of a guided step at once, or one after another in less memory"
     )
     precision: Precision = "bfloat16"
     loop: Literal["fused", "stepwise"] = Field(
@@ -143,6 +151,21 @@ class Recipe(_Section):
             raise ValueError(f"upsample is {self.upsample}; pipeline {self.pipeline} has no upsampler")
         return self
 
+    @model_validator(mode="after")
+    def _guidance_fits_pipeline(self) -> Recipe:
+        if not self.guided:
+            named = {"steps", "guidance", "guidance_batch"} & self.model_fields_set
+            if named:
+                raise ValueError(f"{min(named)} is for guided pipelines; pipeline {self.pipeline} has none")
+        elif self.guidance.perturbed and not self.guidance.stg_blocks:
+            raise ValueError("guidance.stg_blocks is empty; name the blocks, or set both stg scales to 0")
+        return self
+
+    @property
+    def guided(self) -> bool:
+        """Whether the first stage is guided, with a schedule of `steps` steps."""
+        return self.pipeline.startswith("guided")
+
     def _check_stages(self, name: str, variant: VariantSection) -> None:
         """Refuse a size that the first stage can't have."""
         scale = UPSAMPLINGS[self.upsample]
@@ -161,30 +184,13 @@ class Recipe(_Section):
                 )
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys instead of keeping the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping, refusing a key that appears twice."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} appears twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def load(path: Path) -> Recipe:
     """Read and validate a recipe file, following `extends`.
 
     Raises:
         RecipeError: The file is missing, isn't YAML, or a field is wrong; every problem is listed.
     """
-    data = _merged(path, ())
-    _anchor_paths(data, path)
+    data = read(path)
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
@@ -193,67 +199,6 @@ def load(path: Path) -> Recipe:
             f"{path} is not a valid recipe:\n  " + "\n  ".join(lines),
             hint="all fields: ltxbuild recipe-schema",
         ) from None
-
-
-def _merged(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """The recipe's mapping laid over the one it extends."""
-    resolved = path.resolve()
-    if resolved in seen:
-        raise RecipeError(f"{path} extends itself: {' -> '.join(p.name for p in (*seen, resolved))}")
-    data = _read(path)
-    base = data.pop("extends", None)
-    if base is None:
-        return data
-    if not isinstance(base, str):
-        raise RecipeError(f"{path}: extends: {base!r} is not the name of a recipe file")
-    base_path = path.parent / base
-    below = _merged(base_path, (*seen, resolved))
-    _anchor_paths(below, base_path)
-    return _overlay(below, data)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        known = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1)
-        near = f"; did you mean {path.parent / known[0]}?" if known else ""
-        raise RecipeError(f"cannot read recipe {path}: {error.strerror}{near}") from None
-    try:
-        data = yaml.load(text, _StrictLoader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of fields, this is {type(data).__name__}")
-    return data
-
-
-def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "variants"
-        merged[key] = _overlay(merged[key], value) if both else value
-    return merged
-
-
-def _anchor_paths(data: dict[str, Any], path: Path) -> None:
-    """Make local checkpoint paths relative to the recipe that names them."""
-    section = data.get("checkpoint")
-    if not isinstance(section, dict):
-        return
-    loras = section.get("loras")
-    entries = [section.get("distilled_lora"), *(loras if isinstance(loras, list) else [])]
-    for field in ("model", "text_encoder", "upsampler", "distilled"):
-        _anchor(section, field, path)
-    for entry in entries:
-        if isinstance(entry, dict):
-            _anchor(entry, "file", path)
-
-
-def _anchor(section: dict[str, Any], field: str, path: Path) -> None:
-    value = section.get(field)
-    if isinstance(value, str) and "://" not in value and not Path(value).is_absolute():
-        section[field] = str((path.parent / value).resolve())
 
 
 def _explain(problem: Any, data: dict[str, Any]) -> str:
@@ -278,9 +223,12 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
         "target": TargetSection,
         "variants": VariantSection,
         "programs": ProgramSection,
+        "guidance": GuidanceSection,
     }
     section = sections.get(str(location[0]), Recipe) if location else Recipe
     if location[1:2] in (("loras",), ("distilled_lora",)):
         section = LoraSection
+    elif location in (("guidance", "video"), ("guidance", "audio")):
+        section = VideoScales
     extra = ["extends"] if section is Recipe else []
     return [*section.model_fields, *extra]
