@@ -53,6 +53,14 @@ def _bundle_names(context: click.Context, parameter: click.Parameter, typed: str
     "-o is then a directory.",
 )
 @click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="PATH[:FRAME[:STRENGTH[:CRF]]]",
+    help="Image that the video starts from, or has at a later frame (repeatable).  "
+    "[default: frame 0, strength 1, CRF 33]",
+)
+@click.option(
     "--variant",
     metavar="NAME",
     help="Size and length, from the recipe.  [default: the only one, or 'default']",
@@ -90,6 +98,7 @@ def cli(
     prompt: str | None,
     output: Path | None,
     prompts: Path | None,
+    images: tuple[str, ...],
     variant: str | None,
     seed: int,
     tensors_in: Path | None,
@@ -109,16 +118,19 @@ def cli(
       ltx-run cpu-tiny --prompt "a red ball rolls to the left" -o ball.mp4
       ltx-run cpu-tiny --prompt "rain on a tin roof" -o rain.mp4 --variant wide --seed 7
       ltx-run cpu-tiny --prompt "rain" -o rain.mp4 --tensors-out rain.safetensors --json
+      ltx-run cpu-tiny --prompt "a cat yawns" -o cat.mp4 --image cat.png --image asleep.png:16:0.8
       ltx-run cpu-tiny --prompts prompts.jsonl -o videos/
 
     Exit codes: 0 done, 1 failed, 2 wrong input, 3 a needed device or tool is missing, 130 interrupted.
     """  # noqa: D301
+    from ltx_run.conditioning import parse
     from ltx_run.job import Request
 
     _check_usage(prompts, output, {"--prompt": prompt, "--tensors-out": tensors_out})
     if offline:
         _refuse_connections()
-    request = Request(prompt, output or Path(), seed, variant, tensors_in, tensors_out)
+    given = tuple(map(parse, images))
+    request = Request(prompt, output or Path(), seed, variant, tensors_in, tensors_out, images=given)
     try:
         requests = _read(prompts, output, request) if prompts else [request]
         report = _run(bundle, requests, paranoid=paranoid, quiet=quiet)

@@ -57,7 +57,8 @@ class Interpreter:
         self._size = batch.bundle.manifest.variants[batch.variant]
         self._programs = programs
         self._observer = observer
-        self._keep = frozenset(tensors.KEPT) if job.request.tensors_out else frozenset()
+        made = (name for step in job.plan for name in step.outputs)
+        self._keep = tensors.worth_keeping(made) if job.request.tensors_out else frozenset()
         self._last_use = last_uses([[n for s in stage for n in tensors_in(s)] for stage in self.stages])
         self._values: dict[str, Value] = {}
         self._borrowed: set[str] = set()

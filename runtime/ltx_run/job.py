@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from ltx_cache.errors import LtxError
-from ltx_run import flow, tensors
+from ltx_run import conditioning, flow, tensors
 from ltx_run.bundle import Blob, Bundle
+from ltx_run.conditioning import GivenImage
 from ltx_run.errors import (
     BadPrompt,
     BadRequests,
@@ -47,6 +48,7 @@ class Request:
         tensors_in: File of tensors to take instead of computing them.
         tensors_out: File for the tensors of `tensors.KEPT` that the run makes.
         where: What messages name in front of the rest, such as a line of a file; may be empty.
+        images: What the video is made from beside the prompt.
     """
 
     prompt: str | None
@@ -56,6 +58,7 @@ class Request:
     tensors_in: Path | None = None
     tensors_out: Path | None = None
     where: str = ""
+    images: tuple[GivenImage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Job:
     Attributes:
         request: The request.
         plan: The steps of the variant's plan that it needs.
-        given: Tensors from outside.
+        given: Tensors from outside, and those of images.
         ids: Token ids of the prompt, not padded; None if no step needs them.
     """
 
@@ -168,12 +171,13 @@ def prepare(requests: Sequence[Request], bundle: OpenBundle) -> Batch:
     """
     manifest = bundle.manifest
     variant = choose_variant(manifest, requests[0].variant)
-    plan = manifest.variants[variant].plan
+    plan, frames = manifest.variants[variant].plan, manifest.variants[variant].frames
     signatures = flow.signatures(plan, manifest.programs)
     tokenizer = cache(lambda: PromptTokenizer(bundle.path(manifest.tokenizer)))
 
     def check(request: Request) -> Job:
-        given = tensors.read(request.tensors_in, signatures) if request.tensors_in else {}
+        given = conditioning.tensors(request.images, plan, signatures, frames)
+        given |= tensors.read(request.tensors_in, signatures) if request.tensors_in else {}
         needed = flow.needed(plan, given)
         return Job(request, needed, given, _token_ids(request, needed, tokenizer))
 

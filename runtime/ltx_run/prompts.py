@@ -1,6 +1,7 @@
 """Files of prompts: JSON lines, one request each.
 
     {"prompt": "a red ball rolls", "seed": 7, "output": "ball.mp4"}
+    {"prompt": "a cat yawns", "image": ["cat.png", "asleep.png:16:0.8"]}
     {"prompt": "rain on a tin roof"}
 
 Blank lines count and say nothing. What a line leaves out is as the command line says.
@@ -15,7 +16,8 @@ from pathlib import Path
 import msgspec
 
 from ltx_cache.files import reading
-from ltx_run.errors import BadRequests
+from ltx_run.conditioning import GivenImage, parse
+from ltx_run.errors import BadImage, BadRequests
 from ltx_run.job import Request
 
 SEEDS = range(2**64)
@@ -28,11 +30,13 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         prompt: What the video shows.
         seed: Of the noise.
         output: Path of the video, from the folder that the command line names.
+        image: One or several, each as the command line's `--image`.
     """
 
     prompt: str
     seed: int | None = None
     output: str | None = None
+    image: str | tuple[str, ...] | None = None
 
 
 def read(path: Path, folder: Path | None, defaults: Request) -> list[Request]:
@@ -55,6 +59,8 @@ def read(path: Path, folder: Path | None, defaults: Request) -> list[Request]:
             requests.append(_request(_parsed(text), number, f"{path}, line {number}", folder, defaults))
         except (msgspec.MsgspecError, ValueError) as error:
             errors.append(f"{path}, line {number}: {error}")
+        except BadImage as error:
+            errors.append(f"{path}, line {number}: {error.message}")
     if errors:
         raise BadRequests("\n  ".join(errors), hint='a line is, for instance: {"prompt": "rain", "seed": 7}')
     if not requests:
@@ -82,4 +88,9 @@ def _request(line: Line, number: int, where: str, folder: Path | None, defaults:
         seed=defaults.seed if line.seed is None else line.seed,
         output=(folder or Path()) / (line.output or f"{number:04}.mp4"),
         where=where,
+        images=defaults.images if line.image is None else _images(line.image),
     )
+
+
+def _images(texts: str | tuple[str, ...]) -> tuple[GivenImage, ...]:
+    return tuple(map(parse, (texts,) if isinstance(texts, str) else texts))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,14 @@ KEPT = (
     "frames",
     "waveform",
 )
-"""Tensors that are worth keeping, if a run makes them."""
+"""Tensors that are worth keeping, if a run makes them or is given them."""
+IMAGE_LATENT = re.compile(r"image\.\d+\.latent\.stage\d+")
+"""Latents of images are worth keeping as well, if a run makes them: empty slots have zeros."""
+
+
+def worth_keeping(made: Iterable[str]) -> frozenset[str]:
+    """Names of the tensors to keep in a run whose steps make those named."""
+    return frozenset(KEPT).union(name for name in made if IMAGE_LATENT.fullmatch(name))
 
 
 def read(path: Path, allowed: Mapping[str, Signature]) -> dict[str, Array]:
