@@ -148,6 +148,10 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def host_name() -> str:
+    """This machine's name as it stands in the names of temporary files."""
+    return re.sub(r"[^A-Za-z0-9.]", "_", os.uname().nodename)[:64]
+
+
 def _temp_name() -> str:
-    host = re.sub(r"[^A-Za-z0-9.]", "_", os.uname().nodename)[:64]
-    return f"{host}-{os.getpid()}-{os.urandom(6).hex()}"
+    return f"{host_name()}-{os.getpid()}-{os.urandom(6).hex()}"

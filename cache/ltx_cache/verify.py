@@ -23,19 +23,18 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ltx_cache.blobref import BlobRef
+from ltx_cache.census import Reach
 from ltx_cache.entries import parse_entry
 from ltx_cache.errors import BadEntry, BadName, CorruptBlob, LtxError, MissingBlob
 from ltx_cache.files import reading, sync_folder, writing
 from ltx_cache.layout import Layout
 from ltx_cache.store import Store
 
-Reach = Callable[[bytes], Iterable[BlobRef]]
-"""The blobs that a manifest names; raises `LtxError` for one that can't be read."""
 Progress = Callable[[int], None]
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from ltx_cache.home import home
+from ltx_cache.store import Store
 from ltx_run.console import hint, say
 from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
 from ltxbuild.cli.plan import show, summary
@@ -57,12 +59,13 @@ def compile_command(
     read = read_recipe(recipe, overrides)
     if not dry_run:
         _refuse_unbuilt(read)
-    found = planned(read, programs_only=programs_only)
-    chosen = _chosen(found.plan, only)
-    if dry_run:
-        show(found.plan, as_json=as_json)
-        return
-    bundle = _build(found, chosen, jobs)
+    with Store(home()).in_use(create=True, on_wait=lambda: say("waiting for the end of ltxbuild gc")):
+        found = planned(read, programs_only=programs_only)
+        chosen = _chosen(found.plan, only)
+        if dry_run:
+            show(found.plan, as_json=as_json)
+            return
+        bundle = _build(found, chosen, jobs)
     report = {**summary(found.plan), "bundle": bundle, "seconds": round(time.monotonic() - started, 3)}
     if as_json:
         click.echo(json.dumps(report, indent=2))

@@ -32,6 +32,9 @@ COMMANDS = {
         "Show one bundle: variants, programs, weights, provenance.",
     ),
     "verify": ("ltxbuild.cli.verify", "verify_command", "Hash the cache again and name what is broken."),
+    "du": ("ltxbuild.cli.cache", "du_command", "Show what bundles take, shared bytes once."),
+    "rm": ("ltxbuild.cli.cache", "rm_command", "Forget a bundle."),
+    "gc": ("ltxbuild.cli.cache", "gc_command", "Remove what no bundle needs."),
     "make-tiny-checkpoint": (
         "ltxbuild.cli.tiny",
         "tiny_command",

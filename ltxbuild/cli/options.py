@@ -73,6 +73,8 @@ programs_only_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 
+yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+
 
 def checkpoint_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say where weights come from, given to the command as `overrides`."""

@@ -125,6 +125,7 @@ def cli(
     """  # noqa: D301
     from ltx_run.conditioning import parse
     from ltx_run.job import Request
+    from ltx_run.lookup import in_use
 
     _check_usage(prompts, output, {"--prompt": prompt, "--tensors-out": tensors_out})
     if offline:
@@ -133,7 +134,8 @@ def cli(
     request = Request(prompt, output or Path(), seed, variant, tensors_in, tensors_out, images=given)
     try:
         requests = _read(prompts, output, request) if prompts else [request]
-        report = _run(bundle, requests, paranoid=paranoid, quiet=quiet)
+        with in_use(bundle):
+            report = _run(bundle, requests, paranoid=paranoid, quiet=quiet)
         _tell(report, quiet=quiet, verbose=verbose, as_json=as_json)
     except KeyboardInterrupt:
         say(f"interrupted: {'what was not complete' if prompts else output} was not written")

@@ -7,6 +7,7 @@ compared with that digest, so nothing is parsed or executed that the manifest do
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from ltx_cache.hashing import hash_file
 from ltx_cache.home import home
 from ltx_cache.store import Store
 from ltx_run.bundle import Blob, Bundle, decode
+from ltx_run.console import say
 from ltx_run.errors import BundleInvalid, BundleNotFound
 
 MANIFEST = "bundle.json"
@@ -117,6 +119,20 @@ class _StoreBlobs:
 
     def open(self, ref: BlobRef) -> Path:
         return self._store.open(ref, paranoid=self._paranoid)
+
+
+def in_use(name: str) -> AbstractContextManager[None]:
+    """Keep the cache from being collected while a bundle of it is used.
+
+    Args:
+        name: Name or directory; a directory needs nothing kept.
+
+    Raises:
+        LtxError: The cache can't be read.
+    """
+    if (Path(name) / MANIFEST).is_file():
+        return nullcontext()
+    return Store(home()).in_use(on_wait=lambda: say("waiting for the end of ltxbuild gc"))
 
 
 def find(name: str, *, paranoid: bool = False) -> OpenBundle:
