@@ -1,0 +1,76 @@
+"""One cache, one tiny checkpoint and the bundles of all tests.
+
+With `LTX_E2E_HOME` naming a directory, the cache is kept there between sessions, and programs that did not
+change are not compiled again.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from systems import LONG, RECIPES, Official, System
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the mark that pytest-xdist brings, for sessions without it."""
+    config.addinivalue_line("markers", "xdist_group(name): tests that one worker runs")
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory) -> System:
+    """The command lines on a fresh checkpoint."""
+    folder = tmp_path_factory.mktemp("e2e")
+    return System(folder, Path(os.environ.get("LTX_E2E_HOME", folder / "home")))
+
+
+@pytest.fixture(scope="session")
+def official(system: System) -> Official:
+    """The official system."""
+    # Threads of torch that wait for a core that a neighbour holds spin, and make everything slower.
+    torch.set_num_threads(1)
+    return Official(system.files)
+
+
+@pytest.fixture(scope="session")
+def one_stage(system: System) -> str:
+    """The smallest bundle, as shipped."""
+    return system.compile(RECIPES / "cpu_tiny.yaml")
+
+
+@pytest.fixture(scope="session")
+def two_stage(system: System) -> str:
+    """Both stages, at one size."""
+    variants = "variants: {default: {height: 128, width: 192, frames: 17, fps: 24}}\n"
+    return system.compile(system.extend("cpu_tiny_two_stage.yaml", "e2e-two-stage", variants))
+
+
+@pytest.fixture(scope="session")
+def stepwise(system: System) -> str:
+    """Both stages with the loop outside the programs."""
+    text = "loop: stepwise\nvariants: {default: {height: 128, width: 192, frames: 17, fps: 24}}\n"
+    return system.compile(system.extend("cpu_tiny_two_stage.yaml", "e2e-stepwise", text))
+
+
+@pytest.fixture(scope="session")
+def other_forms(system: System) -> str:
+    """The smallest bundle with layers written out and attention in blocks of queries."""
+    text = "layers: unroll\nattention: blocked\n"
+    return system.compile(system.extend("cpu_tiny.yaml", "e2e-other-forms", text))
+
+
+@pytest.fixture(scope="session")
+def four_devices(system: System) -> str:
+    """The smallest bundle split over four devices, as shipped."""
+    return system.compile(RECIPES / "cpu_tiny_tp4.yaml")
+
+
+@pytest.fixture(scope="session")
+def float32(system: System) -> str:
+    """Both stages in f32, at the smallest size and at one that is decoded in tiles."""
+    default = "default: {height: 128, width: 192, frames: 17, fps: 24}"
+    long = f"long: {{height: {LONG.height}, width: {LONG.width}, frames: {LONG.frames}, fps: 24}}"
+    text = f"precision: float32\nvariants: {{{default}, {long}}}\n"
+    return system.compile(system.extend("cpu_tiny_two_stage.yaml", "e2e-float32", text))
