@@ -17,7 +17,7 @@ def parsed(data: bytes) -> Bundle:
     """
     try:
         return decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise BundleInvalid(
             f"the manifest {BlobRef.of(data).sha256[:12]} can't be read: {error}",
             hint="another version of this tool may have made it: upgrade, or build the bundle again",

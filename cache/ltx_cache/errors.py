@@ -6,6 +6,7 @@
     ├── FileNotReadable        a file can't be read: fix its path or permissions, or check the disk
     ├── UnsupportedLayout      another version wrote the store: upgrade, or use another store
     ├── CorruptBlob            a blob was damaged and has been set aside: build or download it again
+    ├── WrongBytes             bytes from elsewhere are not what they were said to be: get them again
     ├── MissingBlob            a blob is named but not there: build or download it
     ├── BadEntry               a record is damaged or contradicts what it names: build or pull it again
     ├── BadName                a name or digest that the store does not take: use another
@@ -123,6 +124,16 @@ class CorruptBlob(LtxError):
         self.path = path
         self.expected = expected
         self.actual = actual
+
+
+class WrongBytes(LtxError):
+    """Bytes that came from elsewhere are not those that their digest says."""
+
+    def __init__(self, expected: str, actual: str, /) -> None:
+        super().__init__(
+            f"expected the bytes of {expected}, received {actual}",
+            hint="get them again; if this repeats, the source is damaged",
+        )
 
 
 class MissingBlob(LtxError):

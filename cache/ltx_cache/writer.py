@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 from ltx_cache.blobref import BlobRef
+from ltx_cache.errors import WrongBytes
 from ltx_cache.files import TempFile
 from ltx_cache.hashing import StreamHash
 
@@ -60,15 +61,21 @@ class BlobWriter:
         self._size += flat.nbytes
         return flat.nbytes
 
-    def commit(self) -> BlobRef:
+    def commit(self, expected: BlobRef | None = None) -> BlobRef:
         """Make the blob durable and visible, and name it.
 
+        Args:
+            expected: What somebody else said that it would be; nothing is published if it isn't.
+
         Raises:
+            WrongBytes: The bytes are not the expected ones.
             StorageFull: No space left.
             StoreNotWritable: The store can't be written.
             RuntimeError: The writer is not open.
         """
         ref = BlobRef(self._sha.hexdigest(), self._size)
+        if expected is not None and ref != expected:
+            raise WrongBytes(f"{expected.sha256} ({expected.size} bytes)", f"{ref.sha256} ({ref.size} bytes)")
         self._publish(self._opened(), ref)
         self._temp = None
         return ref

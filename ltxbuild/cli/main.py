@@ -35,6 +35,8 @@ COMMANDS = {
     "du": ("ltxbuild.cli.cache", "du_command", "Show what bundles take, shared bytes once."),
     "rm": ("ltxbuild.cli.cache", "rm_command", "Forget a bundle."),
     "gc": ("ltxbuild.cli.cache", "gc_command", "Remove what no bundle needs."),
+    "bundle": ("ltxbuild.cli.exchange", "bundle_command", "Write a bundle to one file or a directory."),
+    "unbundle": ("ltxbuild.cli.exchange", "unbundle_command", "Read a bundle from a file into the cache."),
     "make-tiny-checkpoint": (
         "ltxbuild.cli.tiny",
         "tiny_command",

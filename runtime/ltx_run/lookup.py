@@ -24,6 +24,8 @@ from ltx_run.console import say
 from ltx_run.errors import BundleInvalid, BundleNotFound
 
 MANIFEST = "bundle.json"
+MANIFEST_DIGEST = "bundle.json.sha256"
+"""Beside the manifest, in the form of the command `sha256sum`."""
 REBUILD = "build it again (ltxbuild compile RECIPE), or fetch it again from where it came from"
 
 
@@ -149,7 +151,7 @@ def find(name: str, *, paranoid: bool = False) -> OpenBundle:
     """
     folder = Path(name)
     if (folder / MANIFEST).is_file():
-        data = (folder / MANIFEST).read_bytes()
+        data = _checked(folder)
         return OpenBundle(
             _decoded(data, name), BlobRef.of(data).sha256, name, DirectoryBlobs(folder / "blobs")
         )
@@ -167,8 +169,25 @@ def find(name: str, *, paranoid: bool = False) -> OpenBundle:
     return OpenBundle(_decoded(data, name), ref.sha256, name, blobs)
 
 
+def _checked(folder: Path) -> bytes:
+    """The manifest in a directory, compared with its digest if that lies beside it."""
+    with reading(folder / MANIFEST):
+        data = (folder / MANIFEST).read_bytes()
+    digest = folder / MANIFEST_DIGEST
+    if digest.exists() and digest.read_bytes() != digest_line(data):
+        raise BundleInvalid(
+            f"{folder / MANIFEST} is damaged: it doesn't match {MANIFEST_DIGEST}", hint=REBUILD
+        )
+    return data
+
+
+def digest_line(data: bytes) -> bytes:
+    """What stands beside a manifest with these bytes."""
+    return f"{BlobRef.of(data).sha256}  {MANIFEST}\n".encode()
+
+
 def _decoded(data: bytes, where: str) -> Bundle:
     try:
         return decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise BundleInvalid(f"manifest of {where}: {error}", hint=REBUILD) from None

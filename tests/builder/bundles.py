@@ -32,7 +32,7 @@ def fake_bundle(
     return manifest.Bundle(
         name=name,
         recipe={"name": name},
-        variants={"default": manifest.Variant(height=128, width=192, frames=17, fps=24, plan=())},
+        variants={"default": manifest.Variant(height=128, width=192, frames=17, fps=24.0, plan=())},
         programs={label: made[key] for label, key in keys.items()},
         weights={"vocoder": weights},
         tokenizer=_blob(tokenizer),
