@@ -183,8 +183,11 @@ def choose_attention(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, pla
         else config.ltx.transformer.num_attention_heads
     )
     if spec.component == "transformer":
-        tokens = sizes["frames"] * sizes["height"] * sizes["width"]
+        frames = sizes["frames"] + sizes.get("keyframes", 0)
+        tokens = frames * sizes["height"] * sizes["width"]
         longest = tokens * max(tokens, sizes["length"])
+        if sizes.get("batched"):
+            longest *= recipe.guidance.passes
     elif spec.kind in ("text_encoder", "connectors"):
         longest = sizes["length"] ** 2
     else:

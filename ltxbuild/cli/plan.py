@@ -13,6 +13,7 @@ from ltx_run.console import data_console, human_bytes
 from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
 from ltxbuild.cli.planning import CheckpointOverrides, planned, read_recipe
 from ltxbuild.planner import BuildPlan, PlannedProgram
+from ltxbuild.programspec import Size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -87,7 +88,7 @@ def _programs_table(plan: BuildPlan) -> Table:
     for heading in ("devices", "weights/device", "temp/device"):
         table.add_column(heading, justify="right")
     for name, item in plan.programs.items():
-        geometry = " ".join(f"{key}={value:g}" for key, value in item.spec.geometry)
+        geometry = " ".join(f"{key}={_shown(value)}" for key, value in item.spec.geometry)
         temp = _temp_bytes(item)
         table.add_row(
             name,
@@ -98,6 +99,10 @@ def _programs_table(plan: BuildPlan) -> Table:
             "-" if temp is None else human_bytes(temp),
         )
     return table
+
+
+def _shown(value: Size) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
 
 
 def _weights_table(plan: BuildPlan) -> Table:

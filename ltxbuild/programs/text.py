@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from jax import Array
+
 from ltxbuild.components import ModelConfig
 from ltxbuild.lower import Tensor, Traceable
 from ltxbuild.model import connector, gemma
-from ltxbuild.model.layers import AttentionKind
+from ltxbuild.model.layers import AttentionKind, Params
 
 
 def text_encoder(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
@@ -20,7 +22,7 @@ def text_encoder(size: dict[str, Any], config: ModelConfig, dtype: str, kind: At
 
 
 def connectors(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
-    """Features to the contexts that the transformer attends to."""
+    """Features to the contexts that the transformer attends to; a second prompt is the negative one."""
     shape = (size["batch"], size["length"])
     transformer = config.ltx.transformer
     tensors = (
@@ -28,5 +30,12 @@ def connectors(size: dict[str, Any], config: ModelConfig, dtype: str, kind: Atte
         Tensor("features.audio", (*shape, transformer.audio_dim), dtype),
         Tensor("mask", shape, "bool"),
     )
-    connect = partial(connector.connect, config=transformer, kind=kind)
-    return Traceable(connect, tensors, ("context.video", "context.audio"))
+    names = ("context", "context.negative")[: size["batch"]]
+
+    def connect(params: Params, video: Array, audio: Array, mask: Array) -> tuple[Array, ...]:
+        contexts = connector.connect(params, video, audio, mask, config=transformer, kind=kind)
+        return tuple(context[i : i + 1] for i in range(len(names)) for context in contexts)
+
+    return Traceable(
+        connect, tensors, tuple(f"{name}.{side}" for name in names for side in ("video", "audio"))
+    )

@@ -7,6 +7,7 @@
     ├── DeviceUnavailable  the machine lacks the platform that something needs
     ├── BadVariant         the bundle has no such variant: choose one of those listed
     ├── BadPrompt          the prompt is empty or too long: change it
+    ├── BadScale           a guidance scale isn't one of the variant's, or is no number: change it
     ├── BadImage           an image can't be read, or doesn't fit the variant: another file or frame
     ├── BadRequests        several prompts of a file have something wrong: change them
     ├── BadTensor          a tensor to inject has a wrong name, shape or dtype
@@ -53,6 +54,12 @@ class BadVariant(LtxError):
 
 class BadPrompt(LtxError):
     """A prompt that is empty or too long."""
+
+    exit_code = 2
+
+
+class BadScale(LtxError):
+    """A guidance scale that the variant doesn't have, or with a value that is no number."""
 
     exit_code = 2
 

@@ -21,6 +21,7 @@ from ltx_run.plan import (
     PlaceImages,
     Plan,
     Run,
+    Scales,
     Step,
     Tile,
     Tokenize,
@@ -29,7 +30,9 @@ from ltx_run.plan import (
 )
 
 PROMPT = "prompt"
-"""The text that a plan starts from: the one name that no step makes."""
+NEGATIVE_PROMPT = "negative_prompt"
+TEXTS = (PROMPT, NEGATIVE_PROMPT)
+"""The texts that a plan starts from: the names that no step makes."""
 
 
 class Signature(NamedTuple):
@@ -54,7 +57,7 @@ def signatures(plan: Plan, programs: Programs) -> dict[str, Signature]:
     known: dict[str, Signature] = {}
     for step in plan:
         for name in tensors_in(step):
-            if name != PROMPT and name not in known:
+            if name not in TEXTS and name not in known:
                 raise BundleInvalid(f"the plan reads {name} before any step makes it")
         made = _made(step, known, programs)
         if len(made) != len(step.outputs):
@@ -68,12 +71,14 @@ def signatures(plan: Plan, programs: Programs) -> dict[str, Signature]:
 def _made(step: Step, known: Mapping[str, Signature], programs: Programs) -> list[Signature]:
     """Signatures of a step's results, after a check of what it reads."""
     match step:
-        case Tokenize(length=length):
-            return [Signature((1, length), "int32"), Signature((1, length), "bool")]
+        case Tokenize(inputs=prompts, length=length):
+            return [Signature((len(prompts), length), dtype) for dtype in ("int32", "bool")]
         case Noise(shape=shape, dtype=dtype):
             return [Signature(shape, dtype)]
         case Constant(values=values, dtype=dtype):
             return [Signature((len(values),), dtype)]
+        case Scales(names=names):
+            return [Signature((len(names),), "float32")]
         case LoadImage(height=height, width=width, dtype=dtype):
             return [Signature((1, 3, 1, height, width), dtype)]
         case PlaceImages(keyframes=keyframes):
@@ -104,8 +109,8 @@ def _called(name: str, given: Sequence[Signature], programs: Programs) -> list[S
 def _looped(step: Loop, known: Mapping[str, Signature], programs: Programs) -> list[Signature]:
     given = [known[name] for name in step.inputs]
     carried = len(step.outputs)
-    sigma = Signature((1,), "float32")
-    made = _called(step.program, [*given[:carried], sigma, sigma, *given[carried:]], programs)
+    sigmas = [Signature((count,), "float32") for count in (1, step.stride)]
+    made = _called(step.program, [*given[:carried], *sigmas, *given[carried:]], programs)
     if made != given[:carried] or len(known[step.sigmas].shape) != 1:
         raise BundleInvalid(f"program {step.program} doesn't return what the loop carries")
     return made

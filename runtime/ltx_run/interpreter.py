@@ -21,6 +21,7 @@ from ltx_run.plan import (
     Noise,
     Permute,
     Run,
+    Scales,
     Step,
     Tile,
     Tokenize,
@@ -74,8 +75,8 @@ class Interpreter:
         match step:
             case Run():
                 return 1
-            case Loop(sigmas=sigmas):
-                return len(_host(self._values[sigmas])) - 1
+            case Loop(sigmas=sigmas, stride=stride):
+                return -(-(len(_host(self._values[sigmas])) - 1) // stride)
             case DecodeTiles(tiles=tiles):
                 return len(tiles)
             case _:
@@ -118,13 +119,14 @@ class Interpreter:
     def _do(self, step: Step, index: int) -> None:
         match step:
             case Tokenize():
-                assert self.job.ids is not None
                 self._name(step.outputs, padded(self.job.ids, step))
             case Noise(shape=shape, dtype=dtype, draw=draw):
                 seed = self.job.request.seed
                 self._name(step.outputs, [normal(seed=seed, draw=draw, shape=shape, dtype=dtype)])
             case Constant(values=values, dtype=dtype):
                 self._name(step.outputs, [np.array(values, np.float64).astype(DTYPES[dtype])])
+            case Scales(values=values):
+                self._name(step.outputs, [np.array(values, np.float32)])
             case Permute(inputs=inputs, view=view, axes=axes):
                 permuted = _host(self._values[inputs[0]]).reshape(view).transpose(axes)
                 self._name(step.outputs, [np.ascontiguousarray(permuted)])
@@ -157,10 +159,10 @@ class Interpreter:
         state: Sequence[Value] = [self._values[name] for name in step.inputs[:carried]]
         rest = [self._values[name] for name in step.inputs[carried:]]
         spent = [self._spent(name, step.inputs, index) for name in step.inputs[:carried]]
-        for number in range(len(sigmas) - 1):
-            pair = [sigmas[number : number + 1], sigmas[number + 1 : number + 2]]
-            unspent = [False] * len(rest)
-            state = self._programs.call(step.program, [*state, *pair, *rest], [*spent, True, True, *unspent])
+        unspent = [False] * len(rest)
+        for now, then in _windows(sigmas, step.stride):
+            values = [*state, now, then, *rest]
+            state = self._programs.call(step.program, values, [*spent, True, True, *unspent])
             spent = [True] * carried
             self._observer.advance()
         return state
@@ -196,6 +198,14 @@ class Interpreter:
 
 def _host(value: Value) -> Array:
     return value.numpy() if isinstance(value, Tensor) else value
+
+
+def _windows(sigmas: Array, stride: int) -> Iterator[tuple[Array, Array]]:
+    """Per call of a loop the sigma it starts at and the `stride` sigmas that follow."""
+    last = len(sigmas) - 1
+    for start in range(0, last, stride):
+        following = np.minimum(np.arange(start + 1, start + stride + 1), last)
+        yield sigmas[start : start + 1], sigmas[following]
 
 
 def _chunks(frames: NDArray[np.uint8]) -> Stream:

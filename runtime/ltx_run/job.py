@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from ltx_cache.errors import LtxError
-from ltx_run import conditioning, flow, tensors
+from ltx_run import conditioning, flow, guidance, tensors
 from ltx_run.bundle import Blob, Bundle
 from ltx_run.conditioning import GivenImage
 from ltx_run.errors import (
@@ -34,6 +34,8 @@ from ltx_run.video import SUFFIXES
 
 T = TypeVar("T")
 Stage = tuple[Step, ...]
+Prompts = tuple[tuple[int, ...], ...]
+"""Token ids of the prompts of a job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Request:
         tensors_out: File for the tensors of `tensors.KEPT` that the run makes.
         where: What messages name in front of the rest, such as a line of a file; may be empty.
         images: What the video is made from beside the prompt.
+        negative_prompt: What it shall not be like; None for the recipe's.
+        scales: Guidance scales by name, where they differ from the recipe's.
     """
 
     prompt: str | None
@@ -59,6 +63,8 @@ class Request:
     tensors_out: Path | None = None
     where: str = ""
     images: tuple[GivenImage, ...] = ()
+    negative_prompt: str | None = None
+    scales: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,13 +75,13 @@ class Job:
         request: The request.
         plan: The steps of the variant's plan that it needs.
         given: Tensors from outside, and those of images.
-        ids: Token ids of the prompt, not padded; None if no step needs them.
+        ids: Token ids of each prompt, not padded; none if no step needs them.
     """
 
     request: Request
     plan: Plan
     given: Mapping[str, NDArray[Any]]
-    ids: list[int] | None
+    ids: Prompts
 
 
 @dataclass(frozen=True)
@@ -177,8 +183,10 @@ def prepare(requests: Sequence[Request], bundle: OpenBundle) -> Batch:
 
     def check(request: Request) -> Job:
         given = conditioning.tensors(request.images, plan, signatures, frames)
+        given |= guidance.tensors(request.scales, plan)
         given |= tensors.read(request.tensors_in, signatures) if request.tensors_in else {}
         needed = flow.needed(plan, given)
+        _check_negative(request, plan)
         return Job(request, needed, given, _token_ids(request, needed, tokenizer))
 
     bundle.require([("tokenizer", manifest.tokenizer)])
@@ -241,10 +249,31 @@ def _files(manifest: Bundle, programs: Iterable[str]) -> Iterable[tuple[str, Blo
             yield f"weights {program.weights}", blob
 
 
-def _token_ids(request: Request, plan: Plan, tokenizer: Callable[[], PromptTokenizer]) -> list[int] | None:
+def _check_negative(request: Request, plan: Plan) -> None:
+    """Refuse a negative prompt that nothing would read."""
+    read = {name for step in plan if isinstance(step, Tokenize) for name in step.inputs}
+    if request.negative_prompt is not None and flow.NEGATIVE_PROMPT not in read:
+        raise BadPrompt(
+            "this variant reads no negative prompt: its pipeline is not guided, or cfg is 1 in the recipe",
+            hint="leave --negative-prompt out, or compile a guided recipe",
+        )
+
+
+def _token_ids(request: Request, plan: Plan, tokenizer: Callable[[], PromptTokenizer]) -> Prompts:
     steps = [step for step in plan if isinstance(step, Tokenize)]
     if not steps:
-        return None
+        return ()
     if request.prompt is None:
         raise BadPrompt("there is no prompt", hint='describe the video: --prompt "a red ball rolls"')
-    return tokenizer().ids(request.prompt, steps[0])
+    given = {flow.PROMPT: request.prompt, flow.NEGATIVE_PROMPT: request.negative_prompt}
+    texts = {name: given[name] for name in steps[0].inputs}
+    return tuple(
+        tuple(
+            tokenizer().ids(
+                steps[0].defaults[name] if text is None else text,
+                steps[0],
+                negative=name == flow.NEGATIVE_PROMPT,
+            )
+        )
+        for name, text in texts.items()
+    )

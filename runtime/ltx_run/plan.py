@@ -30,13 +30,17 @@ class _Step(
 
 
 class Tokenize(_Step, tag="tokenize", frozen=True):
-    """Prompt to token ids int32 `[1, length]` and validity mask bool `[1, length]`, padded on the left."""
+    """Prompts to token ids int32 `[N, length]` and validity masks bool `[N, length]`, padded on the left.
+
+    `defaults` are the texts of prompts that the user may leave out, by name.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     length: int
     bos: int
     pad: int
+    defaults: dict[str, str] = {}
 
 
 class Noise(_Step, tag="noise", frozen=True):
@@ -55,6 +59,19 @@ class Constant(_Step, tag="constant", frozen=True):
     outputs: tuple[str, ...]
     values: tuple[float, ...]
     dtype: str
+    inputs: tuple[str, ...] = ()
+
+
+class Scales(_Step, tag="scales", frozen=True):
+    """Numbers that the user may change, as f32 `[len(names)]`.
+
+    Those named in `fixed` can't be changed: the programs were compiled without what they act on.
+    """
+
+    outputs: tuple[str, ...]
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+    fixed: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
 
 
@@ -95,16 +112,18 @@ class Run(_Step, tag="run", frozen=True):
 
 
 class Loop(_Step, tag="loop", frozen=True):
-    """Execute a program once per sigma pair.
+    """Execute a program along a schedule, `stride` steps in a call.
 
     The first `len(outputs)` inputs are carried from call to call; the program is called with
-    `(*carry, sigma, sigma_next, *rest)` (sigmas f32 `[1]`) and returns the new carry.
+    `(*carry, sigma, sigmas_next, *rest)` (f32 `[1]` and `[stride]`) and returns the new carry. At the end of
+    a schedule that `stride` doesn't divide, the last sigma is repeated.
     """
 
     program: str
     sigmas: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    stride: int = 1
 
 
 class Permute(_Step, tag="permute", frozen=True):
@@ -159,7 +178,19 @@ class WriteVideo(_Step, tag="write_video", frozen=True):
     outputs: tuple[str, ...] = ()
 
 
-Step = Tokenize | Noise | Constant | LoadImage | PlaceImages | Run | Loop | Permute | DecodeTiles | WriteVideo
+Step = (
+    Tokenize
+    | Noise
+    | Constant
+    | Scales
+    | LoadImage
+    | PlaceImages
+    | Run
+    | Loop
+    | Permute
+    | DecodeTiles
+    | WriteVideo
+)
 Plan = tuple[Step, ...]
 
 

@@ -9,7 +9,7 @@ from ltx_cache.errors import LtxError
 from ltx_run import flow, tensors
 from ltx_run.errors import OutputError, ProgramFailed
 from ltx_run.interpreter import Interpreter
-from ltx_run.job import Batch, Stage
+from ltx_run.job import Batch, Prompts, Stage
 from ltx_run.pjrt import Devices
 from ltx_run.plan import WriteVideo, programs_of
 from ltx_run.programs import Programs
@@ -75,7 +75,7 @@ class Runner:
         parts = sum(job.parts(index) for job in running.values())
         if parts:
             self._observer.start(_label(self._batch.stages[index]), parts)
-        made: dict[tuple[int, ...], Interpreter] = {}
+        made: dict[Prompts, Interpreter] = {}
         for number, job in running.items():
             try:
                 self._do(job, index, made)
@@ -88,10 +88,10 @@ class Runner:
         if parts:
             self._observer.finish()
 
-    def _do(self, job: Interpreter, index: int, made: dict[tuple[int, ...], Interpreter]) -> None:
+    def _do(self, job: Interpreter, index: int, made: dict[Prompts, Interpreter]) -> None:
         """Do a job's steps of a stage, or take what `made` says another job has made from the same prompt."""
         steps = job.stages[index]
-        prompt = tuple(job.job.ids or ())
+        prompt = job.job.ids
         if prompt in made:
             job.borrow(made[prompt], index)
         else:

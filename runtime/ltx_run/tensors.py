@@ -20,6 +20,8 @@ Array = NDArray[Any]
 KEPT = (
     "context.video",
     "context.audio",
+    "context.negative.video",
+    "context.negative.audio",
     "latent.stage1.video",
     "latent.stage1.audio",
     "latent.upscaled",

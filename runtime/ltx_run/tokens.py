@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,31 +30,37 @@ class PromptTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
 
-    def ids(self, prompt: str, step: Tokenize) -> list[int]:
+    def ids(self, prompt: str, step: Tokenize, *, negative: bool = False) -> list[int]:
         """Token ids of the stripped prompt, BOS first, no end token, not padded.
+
+        Args:
+            prompt: The text.
+            step: Says what programs take.
+            negative: Whether it says what the video shall not be like; it may be empty then.
 
         Raises:
             BadPrompt: The prompt is empty, or longer than the programs take. Cutting it would drop words
                 that the user asked for.
         """
-        text = prompt.strip()
-        if not text:
+        text, what = prompt.strip(), "negative prompt" if negative else "prompt"
+        if not text and not negative:
             raise BadPrompt("the prompt is empty", hint='describe the video: --prompt "a red ball rolls"')
         ids = list(self._tokenizer.encode(text).ids)
         if not ids or ids[0] != step.bos:
             ids.insert(0, step.bos)
         if len(ids) > step.length:
             raise BadPrompt(
-                f"the prompt has {len(ids)} tokens, the programs of this bundle take at most {step.length}",
+                f"the {what} has {len(ids)} tokens, the programs of this bundle take at most {step.length}",
                 hint=f"shorten it by {len(ids) - step.length} tokens, roughly as many words",
             )
         return ids
 
 
-def padded(ids: list[int], step: Tokenize) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Ids int32 `[1, length]` and validity bool `[1, length]`, padded on the left."""
-    tokens = np.full((1, step.length), step.pad, np.int32)
-    mask = np.zeros((1, step.length), np.bool_)
-    tokens[0, step.length - len(ids) :] = ids
-    mask[0, step.length - len(ids) :] = True
+def padded(prompts: Sequence[Sequence[int]], step: Tokenize) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Ids int32 `[N, length]` and validity bool `[N, length]` of N prompts, padded on the left."""
+    tokens = np.full((len(prompts), step.length), step.pad, np.int32)
+    mask = np.zeros((len(prompts), step.length), np.bool_)
+    for row, ids in enumerate(prompts):
+        tokens[row, step.length - len(ids) :] = ids
+        mask[row, step.length - len(ids) :] = True
     return tokens, mask

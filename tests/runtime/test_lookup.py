@@ -35,7 +35,7 @@ def test_name_in_the_cache(bundles: dict[int, Path], store: Store, tmp_path: Pat
     publish(bundles[1], store, "toy")
     found = find("toy")
     assert found.digest == store.ref("toy").sha256
-    assert job(Path("toy"), tmp_path).jobs[0].ids == [1, 2, 3, 4, 5]
+    assert job(Path("toy"), tmp_path).jobs[0].ids == ((1, 2, 3, 4, 5),)
 
 
 def test_directory_does_not_hide_a_name(

@@ -62,11 +62,19 @@ def test_empty_prompt_is_refused(tmp_path: Path) -> None:
         saved(tmp_path).ids("  \n", STEP)
 
 
+def test_a_negative_prompt_may_be_empty(tmp_path: Path) -> None:
+    """Nothing that the video shall not be like: the first token alone. Too long it may not be."""
+    tokenizer = saved(tmp_path)
+    assert tokenizer.ids(" ", STEP, negative=True) == [1]
+    with pytest.raises(BadPrompt, match="the negative prompt has 7 tokens"):
+        tokenizer.ids("a red ball rolls to left", STEP, negative=True)
+
+
 def test_padding_is_on_the_left() -> None:
-    """Ids end at the right edge, the mask marks them, dtypes are those of the plan."""
-    tokens, mask = padded([1, 2, 3], STEP)
-    assert tokens.tolist() == [[0, 0, 0, 1, 2, 3]]
-    assert mask.tolist() == [[False, False, False, True, True, True]]
+    """Ids end at the right edge, the mask marks them, dtypes are those of the plan; a prompt is a row."""
+    tokens, mask = padded([(1, 2, 3), (1,)], STEP)
+    assert tokens.tolist() == [[0, 0, 0, 1, 2, 3], [0, 0, 0, 0, 0, 1]]
+    assert mask.tolist() == [[False, False, False, True, True, True], [False] * 5 + [True]]
     assert (tokens.dtype, mask.dtype) == (np.dtype(np.int32), np.dtype(np.bool_))
 
 

@@ -1,0 +1,119 @@
+"""Drafts of plans: steps are appended one by one, and the programs that they need collected on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ltx_run import plan as steps
+from ltxbuild.components import ModelConfig
+from ltxbuild.latent_size import AUDIO_STRIDE, LatentSize
+from ltxbuild.programspec import ProgramSpec, Size
+from ltxbuild.recipe import Recipe, VariantSection
+from ltxbuild.tiling import tile_shapes, tiles
+
+TEXT_LENGTH = 1024
+BOS, PAD = 2, 0
+Pair = tuple[str, str]
+"""Names of a video tensor and of an audio tensor."""
+
+
+def pair(prefix: str) -> Pair:
+    """The names `PREFIX.video` and `PREFIX.audio`."""
+    return f"{prefix}.video", f"{prefix}.audio"
+
+
+@dataclass
+class Draft:
+    """One variant's plan in the making.
+
+    Attributes:
+        recipe: The recipe.
+        config: Of the model.
+        variant: The variant.
+        programs: All programs of the recipe so far.
+        steps: The plan so far.
+        draws: Noise tensors so far.
+    """
+
+    recipe: Recipe
+    config: ModelConfig
+    variant: VariantSection
+    programs: dict[str, ProgramSpec]
+    steps: list[steps.Step] = field(default_factory=list)
+    draws: int = 0
+
+    def need(self, kind: str, weights: str | None, geometry: Mapping[str, Size], suffix: str) -> str:
+        """The name of a program, which the recipe has from now on."""
+        name = f"{kind}.{suffix}" if suffix else kind
+        self.programs[name] = ProgramSpec(name, kind, weights, tuple(geometry.items()))
+        return name
+
+    def run(self, program: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+        """Execute a program."""
+        self.steps.append(steps.Run(program=program, inputs=inputs, outputs=outputs))
+
+    def noise(self, name: str, shape: tuple[int, ...]) -> str:
+        """Draw noise."""
+        dtype = self.recipe.precision
+        self.steps.append(steps.Noise(outputs=(name,), shape=shape, dtype=dtype, draw=self.draws))
+        self.draws += 1
+        return name
+
+    def encode_text(self) -> None:
+        """Prompt, and the negative prompt where guidance needs it, to contexts of both modalities."""
+        negative = self.recipe.guided and self.recipe.guidance.negative
+        size = {"batch": 1 + negative, "length": TEXT_LENGTH}
+        prompts = {"negative_prompt": self.recipe.guidance.negative_prompt} if negative else {}
+        self.steps.append(
+            steps.Tokenize(
+                inputs=("prompt", *prompts),
+                outputs=("tokens", "mask"),
+                length=TEXT_LENGTH,
+                bos=BOS,
+                pad=PAD,
+                defaults=prompts,
+            )
+        )
+        features, suffix = pair("features"), "x2" if negative else ""
+        contexts = (*pair("context"), *(pair("context.negative") if negative else ()))
+        self.run(self.need("text_encoder", "text_encoder", size, suffix), ("tokens", "mask"), features)
+        self.run(self.need("connectors", "connectors", size, suffix), (*features, "mask"), contexts)
+
+    def upsample(self, latent: str, size: LatentSize) -> str:
+        """Upsample a video latent."""
+        geometry = {"frames": size.frames, "height": size.height, "width": size.width}
+        program = self.need("upsampler", "upsampler", geometry, f"{size.frames}x{size.height}x{size.width}")
+        self.run(program, (latent,), ("latent.upscaled",))
+        return "latent.upscaled"
+
+    def decode_audio(self, latent: str, size: LatentSize) -> str:
+        """Audio latent to waveform."""
+        decoder = self.need("audio_decoder", "audio_decoder", {"audio": size.audio}, f"{size.audio}")
+        self.run(decoder, (latent,), ("mel",))
+        mel = AUDIO_STRIDE * size.audio - AUDIO_STRIDE + 1
+        self.run(self.need("vocoder", "vocoder", {"mel": mel}, f"{mel}"), ("mel",), ("waveform",))
+        return "waveform"
+
+    def decode_video(self, latent: str, size: LatentSize) -> str:
+        """Video latent to frames, tile by tile."""
+        cut = tiles(size.frames, size.height, size.width)
+        for name, (t, h, w) in tile_shapes(cut).items():
+            geometry = {"frames": t, "height": h, "width": w}
+            self.programs[name] = ProgramSpec(name, "video_decoder", "video_decoder", tuple(geometry.items()))
+        self.steps.append(
+            steps.DecodeTiles(
+                inputs=(latent,),
+                outputs=("frames",),
+                frames=self.variant.frames,
+                height=self.variant.height,
+                width=self.variant.width,
+                tiles=cut,
+            )
+        )
+        return "frames"
+
+    def write(self, frames: str, waveform: str) -> None:
+        """Write the video."""
+        rate = self.config.ltx.vocoder.bwe.output_sampling_rate
+        self.steps.append(steps.WriteVideo(inputs=(frames, waveform), fps=self.variant.fps, sample_rate=rate))
