@@ -4,7 +4,7 @@ The residual blocks of a stage read the same signal and differ in kernel size al
 one on `[kernels, T, C]`, which divides the size of the program, and the time to compile it, by three.
 
 The form of the parameters chooses the form of the program; both give the same numbers. Given one by one, the
-layers are written out with the platform's convolution: 1.8 times the speed of the other form on a CPU.
+layers are written out with the platform's convolution: 1.7 times the speed of the other form on a CPU.
 Stacked, they run in loops: the TPU compiler spends 5 to 50 seconds on every f32 convolution, and the written
 out generators have two hundred of them.
 """
