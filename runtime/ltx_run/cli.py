@@ -39,6 +39,11 @@ def _bundle_names(context: click.Context, parameter: click.Parameter, typed: str
 @click.argument("bundle", shell_complete=_bundle_names)
 @click.option("-p", "--prompt", metavar="TEXT", help="What the video shows and sounds like.")
 @click.option(
+    "--negative-prompt",
+    metavar="TEXT",
+    help="What it shall not be like (guided pipelines); may be empty.  [default: the recipe's]",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -59,6 +64,13 @@ def _bundle_names(context: click.Context, parameter: click.Parameter, typed: str
     metavar="PATH[:FRAME[:STRENGTH[:CRF]]]",
     help="Image that the video starts from, or has at a later frame (repeatable).  "
     "[default: frame 0, strength 1, CRF 33]",
+)
+@click.option(
+    "--guidance",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Guidance scale (guided pipelines, repeatable): video.cfg, video.stg, video.modality, video.rescale, "
+    "and the same of audio.  [default: the recipe's]",
 )
 @click.option(
     "--variant",
@@ -99,6 +111,8 @@ def cli(
     output: Path | None,
     prompts: Path | None,
     images: tuple[str, ...],
+    negative_prompt: str | None,
+    guidance: tuple[str, ...],
     variant: str | None,
     seed: int,
     tensors_in: Path | None,
@@ -119,10 +133,12 @@ def cli(
       ltx-run cpu-tiny --prompt "rain on a tin roof" -o rain.mp4 --variant wide --seed 7
       ltx-run cpu-tiny --prompt "rain" -o rain.mp4 --tensors-out rain.safetensors --json
       ltx-run cpu-tiny --prompt "a cat yawns" -o cat.mp4 --image cat.png --image asleep.png:16:0.8
+      ltx-run cpu-tiny-guided --prompt "rain" -o rain.mp4 --negative-prompt "snow" --guidance video.cfg=4
       ltx-run cpu-tiny --prompts prompts.jsonl -o videos/
 
     Exit codes: 0 done, 1 failed, 2 wrong input, 3 a needed device or tool is missing, 130 interrupted.
     """  # noqa: D301
+    from ltx_run import guidance as scales
     from ltx_run.conditioning import parse
     from ltx_run.job import Request
     from ltx_run.lookup import in_use
@@ -131,7 +147,17 @@ def cli(
     if offline:
         _refuse_connections()
     given = tuple(map(parse, images))
-    request = Request(prompt, output or Path(), seed, variant, tensors_in, tensors_out, images=given)
+    request = Request(
+        prompt,
+        output or Path(),
+        seed,
+        variant,
+        tensors_in,
+        tensors_out,
+        images=given,
+        negative_prompt=negative_prompt,
+        scales=scales.parse(guidance),
+    )
     try:
         requests = _read(prompts, output, request) if prompts else [request]
         with in_use(bundle):

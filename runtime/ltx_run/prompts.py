@@ -31,12 +31,16 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         seed: Of the noise.
         output: Path of the video, from the folder that the command line names.
         image: One or several, each as the command line's `--image`.
+        negative_prompt: What the video shall not be like.
+        guidance: Guidance scales by name, laid over those of the command line.
     """
 
     prompt: str
     seed: int | None = None
     output: str | None = None
     image: str | tuple[str, ...] | None = None
+    negative_prompt: str | None = None
+    guidance: dict[str, float] = {}
 
 
 def read(path: Path, folder: Path | None, defaults: Request) -> list[Request]:
@@ -89,6 +93,8 @@ def _request(line: Line, number: int, where: str, folder: Path | None, defaults:
         output=(folder or Path()) / (line.output or f"{number:04}.mp4"),
         where=where,
         images=defaults.images if line.image is None else _images(line.image),
+        negative_prompt=defaults.negative_prompt if line.negative_prompt is None else line.negative_prompt,
+        scales={**defaults.scales, **line.guidance},
     )
 
 
