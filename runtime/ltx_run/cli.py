@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -35,6 +36,16 @@ def _bundle_names(context: click.Context, parameter: click.Parameter, typed: str
     return [CompletionItem(ref.name) for ref in Store(home()).refs() if ref.name.startswith(typed)]
 
 
+def _inspect(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
+    """Print how a file was made, and leave."""
+    if path is None or context.resilient_parsing:
+        return
+    from ltx_run.provenance import read
+
+    click.echo(json.dumps(read(path), indent=2))
+    context.exit()
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundle", shell_complete=_bundle_names)
 @click.option("-p", "--prompt", metavar="TEXT", help="What the video shows and sounds like.")
@@ -46,9 +57,16 @@ def _bundle_names(context: click.Context, parameter: click.Parameter, typed: str
 @click.option(
     "-o",
     "--output",
+    metavar="PATH",
+    help="An .mp4, .webm, .gif or .wav file, or DIRECTORY/ for a PNG file per frame; what exists is replaced "
+    "when the new one is complete.",
+)
+@click.option("--no-audio", is_flag=True, help="Write no sound, and don't make it.")
+@click.option(
+    "--contact-sheet",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="An .mp4 file; an existing one is replaced when the new one is complete.",
+    help="Write a .png file with frames of the whole video.",
 )
 @click.option(
     "--prompts",
@@ -104,11 +122,22 @@ def _bundle_names(context: click.Context, parameter: click.Parameter, typed: str
     "-v", "--verbose", is_flag=True, help="Print the compiler's figures, and tracebacks of internal errors."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")
+@click.option(
+    "--inspect",
+    type=click.Path(exists=True, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_inspect,
+    metavar="FILE",
+    help="Print as JSON how a file was made (prompt, seed, bundle), and do nothing else.",
+)
 @click.version_option(__version__, prog_name="ltx-run")
 def cli(
     bundle: str,
     prompt: str | None,
-    output: Path | None,
+    output: str | None,
+    no_audio: bool,
+    contact_sheet: Path | None,
     prompts: Path | None,
     images: tuple[str, ...],
     negative_prompt: str | None,
@@ -135,6 +164,7 @@ def cli(
       ltx-run cpu-tiny --prompt "a cat yawns" -o cat.mp4 --image cat.png --image asleep.png:16:0.8
       ltx-run cpu-tiny-guided --prompt "rain" -o rain.mp4 --negative-prompt "snow" --guidance video.cfg=4
       ltx-run cpu-tiny --prompts prompts.jsonl -o videos/
+      ltx-run --inspect ball.mp4
 
     Exit codes: 0 done, 1 failed, 2 wrong input, 3 a needed device or tool is missing, 130 interrupted.
     """  # noqa: D301
@@ -143,17 +173,21 @@ def cli(
     from ltx_run.job import Request
     from ltx_run.lookup import in_use
 
-    _check_usage(prompts, output, {"--prompt": prompt, "--tensors-out": tensors_out})
+    of_one = {"--prompt": prompt, "--tensors-out": tensors_out, "--contact-sheet": contact_sheet}
+    _check_usage(prompts, output, of_one)
     if offline:
         _refuse_connections()
     given = tuple(map(parse, images))
     request = Request(
         prompt,
-        output or Path(),
+        Path(output or ""),
         seed,
         variant,
         tensors_in,
         tensors_out,
+        directory=(output or "").endswith("/"),
+        audio=not no_audio,
+        contact_sheet=contact_sheet,
         images=given,
         negative_prompt=negative_prompt,
         scales=scales.parse(guidance),
@@ -176,7 +210,7 @@ def cli(
         raise
 
 
-def _check_usage(prompts: Path | None, output: Path | None, of_one: Mapping[str, object]) -> None:
+def _check_usage(prompts: Path | None, output: str | None, of_one: Mapping[str, object]) -> None:
     """Options that need or exclude each other."""
     excluded = [name for name, value in of_one.items() if value is not None]
     if prompts and excluded:
@@ -185,10 +219,10 @@ def _check_usage(prompts: Path | None, output: Path | None, of_one: Mapping[str,
         raise click.UsageError("Missing option '-o' / '--output'.")
 
 
-def _read(prompts: Path, folder: Path | None, defaults: Request) -> list[Request]:
+def _read(prompts: Path, folder: str | None, defaults: Request) -> list[Request]:
     from ltx_run.prompts import read
 
-    return read(prompts, folder, defaults)
+    return read(prompts, Path(folder) if folder else None, defaults)
 
 
 def _run(bundle: str, requests: list[Request], *, paranoid: bool, quiet: bool) -> Report:

@@ -11,6 +11,7 @@
     ├── BadImage           an image can't be read, or doesn't fit the variant: another file or frame
     ├── BadRequests        several prompts of a file have something wrong: change them
     ├── BadTensor          a tensor to inject has a wrong name, shape or dtype
+    ├── NoProvenance       a file doesn't say how it was made: it is not from here, or was encoded again
     ├── OutputError        the output can't be written: another path or suffix
     ├── ProgramFailed      a program stopped while it ran
     └── VideosFailed       some videos of a batch were not made, the others are complete
@@ -78,6 +79,12 @@ class BadRequests(LtxError):
 
 class BadTensor(LtxError):
     """A tensor to inject that the plan doesn't have in that form."""
+
+    exit_code = 2
+
+
+class NoProvenance(LtxError):
+    """A file that doesn't say how it was made."""
 
     exit_code = 2
 

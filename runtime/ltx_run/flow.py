@@ -136,8 +136,13 @@ def _check_cover(step: DecodeTiles) -> None:
         raise BundleInvalid("the tiles of a decode don't cover the video in the order of time")
 
 
-def needed(plan: Plan, given: Collection[str]) -> Plan:
-    """The steps that writing the video needs, when some tensors are given from outside.
+def needed(plan: Plan, given: Collection[str], unwanted: Collection[str] = ()) -> Plan:
+    """The steps that writing the video needs.
+
+    Args:
+        plan: All steps.
+        given: Tensors that are given from outside.
+        unwanted: Tensors that needn't be written.
 
     Raises:
         BundleInvalid: The plan writes no video.
@@ -150,7 +155,7 @@ def needed(plan: Plan, given: Collection[str]) -> Plan:
         missing = set(step.outputs) & wanted - set(given)
         if missing or isinstance(step, WriteVideo):
             kept.append(step)
-            wanted |= set(tensors_in(step))
+            wanted |= set(tensors_in(step)).difference(unwanted if isinstance(step, WriteVideo) else ())
     return tuple(reversed(kept))
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ltx_run import tensors
+from ltx_run import provenance, tensors
 from ltx_run.blend import blend
 from ltx_run.distribution import DTYPES
+from ltx_run.encoders import Clip, Sound
 from ltx_run.job import Batch, Job
 from ltx_run.noise import normal
+from ltx_run.outputs import SHEET, Output
+from ltx_run.pictures import pcm16, rgb24
 from ltx_run.pjrt import Tensor
 from ltx_run.plan import (
     Constant,
@@ -32,10 +37,12 @@ from ltx_run.plan import (
 from ltx_run.programs import Programs, Value
 from ltx_run.report import Observer
 from ltx_run.tokens import padded
-from ltx_run.video import VideoWriter
 
 Array = NDArray[Any]
 Stream = Iterator[NDArray[np.float32]]
+
+BACKLOG = 64
+"""Frames that may wait for the encoder while later ones are decoded: about a temporal tile, in bytes."""
 
 
 class Interpreter:
@@ -55,6 +62,7 @@ class Interpreter:
         self.kept: dict[str, Array] = {}
         self.frames = 0
         self.done = False
+        self._tags = provenance.tags(job, batch)
         self._size = batch.bundle.manifest.variants[batch.variant]
         self._programs = programs
         self._observer = observer
@@ -181,19 +189,43 @@ class Interpreter:
 
     def _write(self, step: WriteVideo) -> None:
         name, waveform = step.inputs
-        sound = _host(self._values[waveform])
-        stream = self._streams.pop(name) if name in self._streams else _chunks(_host(self._values[name]))
+        request = self.job.request
+        sound = pcm16(_host(self._values[waveform])) if request.wants_sound else None
+        clip = Clip(
+            width=self._size.width,
+            height=self._size.height,
+            frames=self._size.frames,
+            fps=Fraction(repr(step.fps)),
+            sound=None if sound is None else Sound(sound, step.sample_rate),
+            tags=self._tags,
+        )
         kept: list[NDArray[np.uint8]] = []
-        path, size = self.job.request.output, self._size
-        with VideoWriter(path, size.width, size.height, step.fps, sound, step.sample_rate) as writer:
-            for chunk in stream:
+        with ExitStack() as stack:
+            files = [stack.enter_context(file) for file in self._outputs(clip)]
+            shown = [file for file in files if file.kind.pictures]
+            for chunk in self._chunks(name) if request.wants_pictures else ():
                 if name in self._keep and name not in self.job.given:
-                    kept.append((np.clip(chunk, 0, 1) * 255).astype(np.uint8))
+                    kept.append(rgb24(chunk))
                 for frame in chunk:
-                    writer.frame(frame)
+                    for file in shown:
+                        file.frame(frame)
                 self.frames += len(chunk)
         if kept:
             self.kept[name] = np.concatenate(kept)
+
+    def _outputs(self, clip: Clip) -> Iterator[Output]:
+        request = self.job.request
+        yield Output(request.kind, request.output, clip, BACKLOG)
+        if request.contact_sheet:
+            yield Output(SHEET, request.contact_sheet, clip)
+
+    def _chunks(self, name: str) -> Stream:
+        """Frames as they are decoded, or given ones in the same form."""
+        if name in self._streams:
+            yield from self._streams.pop(name)
+        else:
+            for frame in _host(self._values[name]):
+                yield frame[None].astype(np.float32) / np.float32(255)
 
 
 def _host(value: Value) -> Array:
@@ -206,9 +238,3 @@ def _windows(sigmas: Array, stride: int) -> Iterator[tuple[Array, Array]]:
     for start in range(0, last, stride):
         following = np.minimum(np.arange(start + 1, start + stride + 1), last)
         yield sigmas[start : start + 1], sigmas[following]
-
-
-def _chunks(frames: NDArray[np.uint8]) -> Stream:
-    """Frames from a file as a decode would give them."""
-    for frame in frames:
-        yield frame[None].astype(np.float32) / np.float32(255)

@@ -5,7 +5,6 @@ What a user asks for is a list of requests for one variant of one bundle; a sing
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from ltx_cache.errors import LtxError
-from ltx_run import conditioning, flow, guidance, tensors
+from ltx_run import conditioning, flow, guidance, outputs, tensors
 from ltx_run.bundle import Blob, Bundle
 from ltx_run.conditioning import GivenImage
 from ltx_run.errors import (
@@ -28,9 +27,8 @@ from ltx_run.errors import (
 )
 from ltx_run.fingerprint import obstacles
 from ltx_run.lookup import OpenBundle
-from ltx_run.plan import Plan, Step, Tokenize, programs_of
+from ltx_run.plan import Plan, Step, Tokenize, WriteVideo, programs_of
 from ltx_run.tokens import PromptTokenizer
-from ltx_run.video import SUFFIXES
 
 T = TypeVar("T")
 Stage = tuple[Step, ...]
@@ -44,11 +42,14 @@ class Request:
 
     Attributes:
         prompt: None if the tensors given make it needless.
-        output: Path of the video.
+        output: Path of the video; its suffix says what is written.
         seed: Of the noise.
         variant: None to choose: the only one, or the one named `default`.
         tensors_in: File of tensors to take instead of computing them.
         tensors_out: File for the tensors of `tensors.KEPT` that the run makes.
+        directory: Whether the output is a directory of PNG files, which may not exist yet.
+        audio: Whether there is to be sound.
+        contact_sheet: A PNG file for frames of the whole video.
         where: What messages name in front of the rest, such as a line of a file; may be empty.
         images: What the video is made from beside the prompt.
         negative_prompt: What it shall not be like; None for the recipe's.
@@ -61,10 +62,32 @@ class Request:
     variant: str | None = None
     tensors_in: Path | None = None
     tensors_out: Path | None = None
+    directory: bool = False
+    audio: bool = True
+    contact_sheet: Path | None = None
     where: str = ""
     images: tuple[GivenImage, ...] = ()
     negative_prompt: str | None = None
     scales: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> outputs.Kind:
+        """What is written.
+
+        Raises:
+            OutputError: The output has an unknown suffix.
+        """
+        return outputs.kind_of(self.output, directory=self.directory)
+
+    @property
+    def wants_pictures(self) -> bool:
+        """Whether any output shows pictures."""
+        return self.kind.pictures or self.contact_sheet is not None
+
+    @property
+    def wants_sound(self) -> bool:
+        """Whether the output has sound."""
+        return self.kind.sound and self.audio
 
 
 @dataclass(frozen=True)
@@ -121,30 +144,25 @@ def check_requests(requests: Sequence[Request]) -> None:
         BadRequests: Several requests have something wrong.
     """
     _each(requests, _check_request)
-    owners: dict[Path, Request] = {}
+    owners: dict[Path, str] = {}
     for request in requests:
-        other = owners.setdefault(request.output.absolute(), request)
-        if other is not request:
-            raise OutputError(f"{other.where} and {request.where} both write {request.output}")
+        for path in (request.output, request.contact_sheet):
+            if path is not None and owners.setdefault(path.absolute(), request.where) != request.where:
+                raise OutputError(f"{owners[path.absolute()]} and {request.where} both write {path}")
 
 
 def _check_request(request: Request) -> None:
-    if request.output.suffix.lower() not in SUFFIXES:
-        listed = ", ".join(SUFFIXES)
-        raise OutputError(f"cannot write {request.output}: the suffix must be one of {listed}")
-    for path in (request.output, request.tensors_out):
+    outputs.check(request.output, request.kind)
+    if not request.kind.pictures and not request.audio:
+        raise OutputError(f"{request.output} would be empty: it holds sound alone, and there is to be none")
+    sheet = request.contact_sheet
+    if sheet is not None and sheet.suffix.lower() != outputs.SHEET_SUFFIX:
+        raise OutputError(f"cannot write {sheet}: a contact sheet is a {outputs.SHEET_SUFFIX} file")
+    for path in (sheet, request.tensors_out):
         if path is not None:
-            _check_writable(path)
+            outputs.check(path)
     if request.prompt is not None and not request.prompt.strip():
         raise BadPrompt("the prompt is empty", hint='describe the video: --prompt "a red ball rolls"')
-
-
-def _check_writable(path: Path) -> None:
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise OutputError(f"cannot write {path}: there is no directory {folder}", hint=f"mkdir -p {folder}")
-    if path.is_dir() or not os.access(folder, os.W_OK):
-        raise OutputError(f"cannot write {path}: it is a directory, or its directory is read-only")
 
 
 def _each(requests: Sequence[Request], check: Callable[[Request], T]) -> list[T]:
@@ -185,7 +203,7 @@ def prepare(requests: Sequence[Request], bundle: OpenBundle) -> Batch:
         given = conditioning.tensors(request.images, plan, signatures, frames)
         given |= guidance.tensors(request.scales, plan)
         given |= tensors.read(request.tensors_in, signatures) if request.tensors_in else {}
-        needed = flow.needed(plan, given)
+        needed = flow.needed(plan, given, _unwanted(request, plan))
         _check_negative(request, plan)
         return Job(request, needed, given, _token_ids(request, needed, tokenizer))
 
@@ -196,6 +214,17 @@ def prepare(requests: Sequence[Request], bundle: OpenBundle) -> Batch:
     check_fingerprints(manifest, names)
     bundle.require(_files(manifest, names))
     return Batch(bundle, variant, jobs, stages)
+
+
+def _unwanted(request: Request, plan: Plan) -> frozenset[str]:
+    """What the plan would write and the outputs don't take."""
+    names: set[str] = set()
+    for step in plan:
+        if isinstance(step, WriteVideo):
+            frames, waveform = step.inputs
+            names |= {frames} if not request.wants_pictures else set()
+            names |= {waveform} if not request.wants_sound else set()
+    return frozenset(names)
 
 
 def choose_variant(manifest: Bundle, name: str | None) -> str:

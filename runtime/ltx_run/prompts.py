@@ -30,6 +30,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         prompt: What the video shows.
         seed: Of the noise.
         output: Path of the video, from the folder that the command line names.
+        contact_sheet: Path of a PNG file, from there too.
         image: One or several, each as the command line's `--image`.
         negative_prompt: What the video shall not be like.
         guidance: Guidance scales by name, laid over those of the command line.
@@ -38,6 +39,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prompt: str
     seed: int | None = None
     output: str | None = None
+    contact_sheet: str | None = None
     image: str | tuple[str, ...] | None = None
     negative_prompt: str | None = None
     guidance: dict[str, float] = {}
@@ -86,11 +88,15 @@ def _parsed(text: bytes) -> Line:
 def _request(line: Line, number: int, where: str, folder: Path | None, defaults: Request) -> Request:
     if line.output is None and folder is None:
         raise ValueError("it names no output, and there is no -o DIRECTORY")
+    folder = folder or Path()
+    output = line.output or f"{number:04}.mp4"
     return replace(
         defaults,
         prompt=line.prompt,
         seed=defaults.seed if line.seed is None else line.seed,
-        output=(folder or Path()) / (line.output or f"{number:04}.mp4"),
+        output=folder / output,
+        directory=output.endswith("/"),
+        contact_sheet=folder / line.contact_sheet if line.contact_sheet else None,
         where=where,
         images=defaults.images if line.image is None else _images(line.image),
         negative_prompt=defaults.negative_prompt if line.negative_prompt is None else line.negative_prompt,

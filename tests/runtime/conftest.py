@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from filelock import FileLock
+from runtime_helpers import Inside
 
 from ltx_run.bundle import Bundle, decode, encode
 from ltx_run.lookup import MANIFEST
@@ -58,3 +59,9 @@ def edit(toy_bundle: Path) -> Callable[..., Path]:
         return toy_bundle
 
     return replaced
+
+
+@pytest.fixture
+def inside(capsys: pytest.CaptureFixture[str]) -> Inside:
+    """`ltx-run` in this process."""
+    return Inside(capsys)

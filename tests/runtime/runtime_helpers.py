@@ -6,6 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
+from ltx_run.cli import cli
+from ltx_run.console import guarded
 from ltx_run.job import Batch, Request, check_requests, prepare
 from ltx_run.lookup import find
 
@@ -45,3 +49,18 @@ def batch(bundle: Path, *requests: Request) -> Batch:
 def job(bundle: Path, folder: Path, **changes: object) -> Batch:
     """A checked request for a bundle, as the batch of one."""
     return batch(bundle, request(folder, **changes))
+
+
+class Inside:
+    """Runs the command in this process, which is quicker."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        """Exit code, standard output, standard error."""
+        with pytest.raises(SystemExit) as caught:
+            guarded(lambda: cli([str(a) for a in arguments], prog_name="ltx-run"))
+        code = caught.value.code
+        assert isinstance(code, int)
+        return code, *self._capsys.readouterr()

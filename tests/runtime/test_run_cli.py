@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 import toy
 from click.shell_completion import ShellComplete
-from runtime_helpers import PROMPT
+from runtime_helpers import PROMPT, Inside
 
 from ltx_cache.store import Store
 from ltx_run.bundle import Bundle, decode
 from ltx_run.cli import cli
-from ltx_run.console import guarded
 from ltx_run.interpreter import Interpreter
 from ltx_run.lookup import MANIFEST
 from ltx_run.plan import WriteVideo
@@ -33,27 +32,6 @@ def ltx_run(*arguments: object, before: str = "") -> subprocess.CompletedProcess
     code = f"import sys\n{before}\nfrom ltx_run.cli import main\nsys.argv[0] = 'ltx-run'\nmain()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
-class Inside:
-    """Runs the command in this process, which is quicker."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        """Exit code, standard output, standard error."""
-        with pytest.raises(SystemExit) as caught:
-            guarded(lambda: cli([str(a) for a in arguments], prog_name="ltx-run"))
-        code = caught.value.code
-        assert isinstance(code, int)
-        return code, *self._capsys.readouterr()
-
-
-@pytest.fixture
-def inside(capsys: pytest.CaptureFixture[str]) -> Inside:
-    """`ltx-run` in this process."""
-    return Inside(capsys)
 
 
 def test_help_imports_nothing_heavy() -> None:
