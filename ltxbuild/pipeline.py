@@ -18,7 +18,7 @@ from ltxbuild.latent_size import LatentSize, first_stage, latent_size
 from ltxbuild.model import schedule
 from ltxbuild.programspec import DISTILLED, ProgramSpec
 from ltxbuild.recipe import Pipeline, Recipe, VariantSection
-from ltxbuild.stages import Stage, denoise
+from ltxbuild.stages import Stage, denoise, encode_images
 from ltxbuild.upsampling import UPSAMPLINGS
 
 
@@ -44,6 +44,7 @@ def _one_stage(draft: Draft) -> None:
     size = latent_size(draft.variant, draft.config)
     draft.encode_text()
     stage = Stage("stage1", size, draft.variant.fps, _sigmas(draft.recipe), guided=draft.recipe.guided)
+    encode_images(draft, stage)
     video, audio = denoise(draft, stage)
     _finish(draft, size, video, audio)
 
@@ -59,10 +60,11 @@ def _two_stage(draft: Draft) -> None:
     full, (small, fps) = latent_size(variant, draft.config), first_stage(variant, draft.config, scale)
     draft.encode_text()
     first = Stage("stage1", small, fps, _sigmas(recipe), guided=recipe.guided, every=scale.time)
-    video, audio = denoise(draft, first)
-    upscaled = draft.upsample(video, small)
     weights = DISTILLED if recipe.guided else first.weights
     second = Stage("stage2", full, variant.fps, schedule.DISTILLED_STAGE_2, weights)
+    encode_images(draft, first, second)
+    video, audio = denoise(draft, first)
+    upscaled = draft.upsample(video, small)
     video, last_audio = denoise(draft, second, (upscaled, audio))
     _finish(draft, full, video, audio if recipe.guided else last_audio)
 

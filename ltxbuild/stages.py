@@ -1,4 +1,4 @@
-"""Denoising stages in a plan: schedule, noise, guidance and images, with the loop inside the program or not."""
+"""Denoising stages in a plan: schedule, noise, guidance and images, with the loop in the program or outside."""
 
 from __future__ import annotations
 
@@ -103,25 +103,47 @@ def _is_guided(draft: Draft, stage: Stage) -> bool:
 
 
 def _images(draft: Draft, stage: Stage) -> Names:
-    """Latents of the images at the stage's resolution, and where they are."""
+    """Latents of the images, and where they are."""
+    slots = _slots(draft)
+    return (*(_latent(slot, stage) for slot in slots), *_places(stage)) if slots else ()
+
+
+def _slots(draft: Draft) -> range:
+    """Numbers of the variant's slots for images: one for the first frame, and the keyframes."""
     keyframes = draft.variant.keyframes
-    if keyframes is None:
-        return ()
+    return range(0 if keyframes is None else keyframes + 1)
+
+
+def _latent(slot: int, stage: Stage) -> str:
+    return f"image.{slot}.latent.{stage.name}"
+
+
+def _places(stage: Stage) -> Pair:
+    return f"images.frame.{stage.name}", f"images.left.{stage.name}"
+
+
+def encode_images(draft: Draft, *stages: Stage) -> None:
+    """Append the images of all stages, each at the stage's resolution.
+
+    Done before the first stage, so that the encoder's weights are loaded once and gone when denoising begins.
+    """
+    slots = _slots(draft)
+    for stage in stages if slots else ():
+        for slot in slots:
+            _encode(draft, stage, slot)
+        place = steps.PlaceImages(outputs=_places(stage), keyframes=len(slots) - 1, every=stage.every)
+        draft.steps.append(place)
+
+
+def _encode(draft: Draft, stage: Stage, slot: int) -> None:
     height, width = stage.size.height * PIXEL_STRIDE, stage.size.width * PIXEL_STRIDE
-    size: dict[str, Size] = {"height": height, "width": width}
-    encoder = draft.need("video_encoder", "video_encoder", size, f"{height}x{width}")
-    latents = []
-    for slot in range(keyframes + 1):
-        pixels, latent = f"image.{slot}.pixels.{stage.name}", f"image.{slot}.latent.{stage.name}"
-        dtype = draft.recipe.precision
-        draft.steps.append(
-            steps.LoadImage(outputs=(pixels,), slot=slot, height=height, width=width, dtype=dtype)
-        )
-        draft.run(encoder, (pixels,), (latent,))
-        latents.append(latent)
-    places = (f"images.frame.{stage.name}", f"images.left.{stage.name}")
-    draft.steps.append(steps.PlaceImages(outputs=places, keyframes=keyframes, every=stage.every))
-    return (*latents, *places)
+    encoder = draft.need(
+        "video_encoder", "video_encoder", {"height": height, "width": width}, f"{height}x{width}"
+    )
+    pixels, dtype = f"image.{slot}.pixels.{stage.name}", draft.recipe.precision
+    load = steps.LoadImage(outputs=(pixels,), slot=slot, height=height, width=width, dtype=dtype)
+    draft.steps.append(load)
+    draft.run(encoder, (pixels,), (_latent(slot, stage),))
 
 
 def _sizes(draft: Draft, stage: Stage) -> tuple[dict[str, Size], str]:

@@ -115,13 +115,13 @@ class Reference:
     ) -> Pair:
         """All steps of a stage: tokens at noise level `sigmas[0]` to latents."""
         shapes = size.latents(divisor)
-        positions = _positions(shapes, size.fps)
+        places = positions(shapes, size.fps)
         schedule = torch.tensor(sigmas, dtype=torch.float32)
         state = start
         for index in range(len(sigmas) - 1):
             video, audio = (
                 self._modality(tokens, schedule[index], where, context)
-                for tokens, where, context in zip(state, positions, contexts, strict=True)
+                for tokens, where, context in zip(state, places, contexts, strict=True)
             )
             clean = self.transformer(video, audio, BatchedPerturbationConfig.empty(1))
             state = tuple(
@@ -189,7 +189,7 @@ def mix(clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
     return torch.lerp(clean.float(), noise.float(), sigma).to(clean.dtype)
 
 
-def _positions(shapes: tuple[VideoLatentShape, AudioLatentShape], fps: float) -> Pair:
+def positions(shapes: tuple[VideoLatentShape, AudioLatentShape], fps: float) -> Pair:
     """Bounds of every token in seconds and pixels. The published tools round those of video to the dtype."""
     cells = VideoLatentPatchifier(1).get_patch_grid_bounds(shapes[0])
     video = get_pixel_coords(cells, SpatioTemporalScaleFactors.default(), causal_fix=True).float()

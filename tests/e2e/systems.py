@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,13 @@ class System:
         return manifest
 
     def run(
-        self, bundle: str, given: Mapping[str, Tensor], *, prompt: str = PROMPT, variant: str = "default"
+        self,
+        bundle: str,
+        given: Mapping[str, Tensor],
+        *,
+        prompt: str = PROMPT,
+        variant: str = "default",
+        images: Sequence[str] = (),
     ) -> Run:
         """Run a bundle with some of its tensors given."""
         inputs, outputs, video = (
@@ -83,7 +89,8 @@ class System:
         save_file({name: tensor.contiguous() for name, tensor in given.items()}, inputs)
         text = ["--prompt", prompt, "--variant", variant, "--json", "-q"]
         files = ["-o", str(video), "--tensors-in", str(inputs), "--tensors-out", str(outputs)]
-        report = json.loads(self.call("ltx-run", bundle, *text, *files))
+        shown = [word for image in images for word in ("--image", image)]
+        report = json.loads(self.call("ltx-run", bundle, *text, *files, *shown))
         return Run(load_file(outputs), report, video)
 
 
