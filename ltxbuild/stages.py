@@ -1,4 +1,4 @@
-"""Denoising stages in a plan: schedule, noise, guidance and images, with the loop in the program or outside."""
+"""Denoising stages in a plan: schedule, noise, guidance, images, with the loop in the program or outside."""
 
 from __future__ import annotations
 
