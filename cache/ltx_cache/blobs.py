@@ -12,6 +12,8 @@ Example:
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from ltx_cache.errors import BadEntry, CorruptBlob, FileChanged, MissingBlob, St
 from ltx_cache.files import TempFile, reading, sync_folder, writing
 from ltx_cache.hashing import StreamHash, chunks, hash_file
 from ltx_cache.layout import Layout
+from ltx_cache.partial import Partial, partial
 from ltx_cache.stamps import Stamps, changed
 from ltx_cache.writer import BlobWriter, Data
 
@@ -75,6 +78,23 @@ class Blobs:
                 raise FileChanged(path)
             self._publish(temp, ref)
         return ref
+
+    @contextmanager
+    def receive(self, ref: BlobRef) -> Iterator[Partial]:
+        """Receive a blob in pieces; at the end of the block it is published if it is complete.
+
+        Raises:
+            WrongBytes: As many bytes came as should, and they are not the blob's.
+            StorageFull: No space left.
+            StoreNotWritable: The store can't be written.
+        """
+        path = self.path(ref)
+        with partial(self._layout, ref) as part:
+            yield part
+            if part.offset >= ref.size:
+                part.publish(ref, path)
+                with writing(path):
+                    self._stamps.keep(ref.sha256, path.stat(), ref.sha256)
 
     def open(self, ref: BlobRef, *, paranoid: bool = False) -> Path:
         """The path of a blob whose bytes were verified, now or (not `paranoid`) when its stamp was made.

@@ -7,7 +7,8 @@ The rule:
        within every limit given: not more than `keep`, not older than `older_than`, and none that takes the
        blobs beyond `max_size`.
     4. Entries that are damaged or name missing blobs go; so do blobs that nothing names any more, their
-       stamps, locks, what is in quarantine, and temporary files of dead processes.
+       stamps, locks, what is in quarantine, temporary files of dead processes, and downloads that nobody
+       went on with for a day.
 
 The collector has the store alone (see `ltx_cache.leases`), and removes entries before blobs, each step
 durably. So wherever it is stopped, every entry that is left has its blobs.
@@ -157,6 +158,7 @@ def _others(root: Path, kept: frozenset[str]) -> Iterator[Path]:
     yield from (path for path in _files(root / "locks") if path.suffix == ".lock")
     yield from _files(root / "quarantine")
     yield from (path for path in _files(root / "tmp") if _is_orphan(path))
+    yield from (path for path in _files(root / "partial") if _is_old(path))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -170,10 +172,7 @@ def _stamps_blob(path: Path) -> bool:
 
 def _is_orphan(path: Path) -> bool:
     """Whether a temporary file's process is dead, or the file is so old that it must be."""
-    try:
-        old = time.time() - path.stat().st_mtime > DAY
-    except FileNotFoundError:
-        return False
+    old = _is_old(path)
     match = re.fullmatch(r"(.+)-(\d+)-[0-9a-f]+", path.name)
     if match is None or match[1] != host_name():
         return old
@@ -184,6 +183,13 @@ def _is_orphan(path: Path) -> bool:
     except PermissionError:
         return old
     return old
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > DAY
+    except FileNotFoundError:
+        return False
 
 
 def _remove(paths: Iterable[Path]) -> None:

@@ -6,6 +6,7 @@
     refs/<name>.json                 names for manifests
     stamps/                          which blobs and outside files have been hashed
     locks/  logs/  quarantine/       locks, build logs, damaged blobs
+    partial/                         blobs that are being received, named by their digest
     tmp/                             files that are being written, named by host and process
 
 Example:

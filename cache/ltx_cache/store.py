@@ -60,6 +60,7 @@ from ltx_cache.layout import Layout
 from ltx_cache.leases import Leases
 from ltx_cache.locks import Locks
 from ltx_cache.names import checked_name
+from ltx_cache.partial import Partial
 from ltx_cache.refs import Ref, Refs
 from ltx_cache.stamps import Stamps
 from ltx_cache.writer import BlobWriter, Data
@@ -134,6 +135,17 @@ class Store:
             FileNotReadable: It can't be read.
         """
         return self._blobs.open(ref, paranoid=paranoid)
+
+    def receive(self, ref: BlobRef) -> AbstractContextManager[Partial]:
+        """Receive a blob in pieces, going on with what an earlier try has left; see `ltx_cache.partial`.
+
+        At the end of the block the blob is published if as many bytes are there as it has.
+
+        Raises:
+            WrongBytes: They are not the blob's, and were thrown away.
+            StoreNotWritable: The store can't be written.
+        """
+        return self._blobs.receive(ref)
 
     def put_entry(self, key: Key, value: JSON, blobs: Sequence[BlobRef]) -> None:
         """Publish the result of a key in one step, after its blobs; replaces an earlier result.

@@ -37,6 +37,8 @@ COMMANDS = {
     "gc": ("ltxbuild.cli.cache", "gc_command", "Remove what no bundle needs."),
     "bundle": ("ltxbuild.cli.exchange", "bundle_command", "Write a bundle to one file or a directory."),
     "unbundle": ("ltxbuild.cli.exchange", "unbundle_command", "Read a bundle from a file into the cache."),
+    "push": ("ltxbuild.cli.remotes", "push_command", "Send a bundle to a remote."),
+    "pull": ("ltxbuild.cli.remotes", "pull_command", "Receive a bundle from a remote."),
     "make-tiny-checkpoint": (
         "ltxbuild.cli.tiny",
         "tiny_command",

@@ -1,0 +1,296 @@
+"""Pushes and pulls: what travels, damage on the way, and kill -9 at every system call."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+import transferring
+from collecting import reach
+from transferring import NAME, NEW, OLD, publish
+
+from ltx_cache.blobref import BlobRef
+from ltx_cache.canonical import canonical
+from ltx_cache.errors import BadEntry, BadName, MissingBlob, StoreNotWritable, WrongBytes
+from ltx_cache.folder_remote import FolderRemote
+from ltx_cache.remote import RemoteFailed, UnknownBundle, encode_pointer
+from ltx_cache.store import Store
+from ltx_cache.transfer import pull, push
+from ltx_cache.verify import verify
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> FolderRemote:
+    """An empty remote."""
+    return FolderRemote(tmp_path / "remote")
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Store:
+    """A second store."""
+    return Store(tmp_path / "other")
+
+
+@pytest.fixture
+def pushed(store: Store, remote: FolderRemote) -> BlobRef:
+    """A bundle in the remote."""
+    publish(store, OLD)
+    push(store, store.ref(NAME), remote, NAME, reach)
+    return store.ref(NAME)
+
+
+def test_a_bundle_travels(pushed: BlobRef, remote: FolderRemote, store: Store, other: Store) -> None:
+    """All of it arrives, and progress ends at the whole."""
+    told: list[tuple[int, int]] = []
+    done = pull(other, remote, NAME, reach, lambda *counts: told.append(counts))
+    assert (done.manifest, done.blobs, done.size) == (pushed, 3, done.total)
+    assert told[-1] == (sum(map(len, OLD)),) * 2
+    assert [
+        other.open(ref, paranoid=True).read_bytes() for ref in reach(other.open(pushed).read_bytes())
+    ] == list(OLD)
+    assert not list((other.root / "partial").iterdir())
+
+
+def test_only_what_is_lacking_travels(
+    pushed: BlobRef, remote: FolderRemote, store: Store, other: Store
+) -> None:
+    """A second bundle sends its own blobs alone; the same bundle again sends nothing."""
+    pull(other, remote, NAME, reach)
+    publish(store, NEW)
+    done = push(store, store.ref(NAME), remote, "second", reach)
+    assert (done.blobs, done.size) == (2, len(NEW[1]) + store.ref(NAME).size)
+    assert push(store, store.ref(NAME), remote, "second", reach).blobs == 0
+    done = pull(other, remote, "second", reach)
+    assert (done.blobs, done.size) == (2, len(NEW[1]) + store.ref(NAME).size)
+    assert pull(other, remote, "second", reach).blobs == 0
+    assert remote.names() == [NAME, "second"]
+
+
+def test_extra_blobs_go_along(store: Store, remote: FolderRemote) -> None:
+    """What the manifest doesn't name can be sent with it."""
+    publish(store, OLD)
+    push(store, store.ref(NAME), remote, NAME, reach, [b"extra"])
+    assert b"".join(remote.get(BlobRef.of(b"extra"), 0)) == b"extra"
+
+
+def test_an_unknown_bundle_is_told_with_those_there_are(
+    pushed: BlobRef, remote: FolderRemote, other: Store
+) -> None:
+    """The names are in the hint."""
+    with pytest.raises(UnknownBundle) as caught:
+        pull(other, remote, "bundel", reach)
+    assert caught.value.hint == f"it has: {NAME}"
+    with pytest.raises(BadName):
+        pull(other, remote, "../bundle", reach)
+
+
+def test_damage_in_the_remote_is_refused_and_thrown_away(
+    pushed: BlobRef, remote: FolderRemote, other: Store, tmp_path: Path
+) -> None:
+    """Wrong bytes of the right size become no blob and no start for the next try."""
+    blob = BlobRef.of(OLD[0])
+    (tmp_path / "remote" / "blobs" / blob.sha256).write_bytes(b"x" * blob.size)
+    for _ in range(2):
+        with pytest.raises(WrongBytes, match=blob.sha256):
+            pull(other, remote, NAME, reach)
+    assert not other.has(blob)
+    assert not list((other.root / "partial").iterdir())
+    (tmp_path / "remote" / "blobs" / blob.sha256).write_bytes(OLD[0])
+    assert pull(other, remote, NAME, reach).manifest == pushed
+
+
+def test_a_damaged_blob_is_repaired_by_a_pull(pushed: BlobRef, remote: FolderRemote, other: Store) -> None:
+    """What the store finds damaged comes anew."""
+    pull(other, remote, NAME, reach)
+    path = other.open(BlobRef.of(OLD[1]))
+    path.chmod(0o644)
+    path.write_bytes(b"x" * len(OLD[1]))
+    assert pull(other, remote, NAME, reach).blobs == 1
+    assert verify(other, reach).problems == ()
+
+
+def test_a_blob_that_the_remote_lost_is_named(
+    pushed: BlobRef, remote: FolderRemote, other: Store, tmp_path: Path
+) -> None:
+    """An incomplete remote is an error, and what did arrive stays."""
+    (tmp_path / "remote" / "blobs" / BlobRef.of(OLD[1]).sha256).unlink()
+    with pytest.raises(MissingBlob, match=BlobRef.of(OLD[1]).sha256):
+        pull(other, remote, NAME, reach)
+    assert other.has(BlobRef.of(OLD[0]))
+
+
+def test_a_damaged_pointer_is_refused(
+    pushed: BlobRef, remote: FolderRemote, other: Store, tmp_path: Path
+) -> None:
+    """Pointers check themselves."""
+    (tmp_path / "remote" / "bundles" / f"{NAME}.json").write_text("{}")
+    with pytest.raises(BadEntry):
+        pull(other, remote, NAME, reach)
+
+
+def test_a_giant_manifest_is_refused(remote: FolderRemote, other: Store, tmp_path: Path) -> None:
+    """Its size is looked at before a byte travels."""
+    (tmp_path / "remote" / "bundles").mkdir(parents=True)
+    pointer = encode_pointer(BlobRef("0" * 64, 1 << 40))
+    (tmp_path / "remote" / "bundles" / "giant.json").write_bytes(pointer)
+    with pytest.raises(RemoteFailed, match="more than"):
+        pull(other, remote, "giant", reach)
+
+
+class Unsteady(FolderRemote):
+    """A remote that sends some bytes at a time, and fails after so many."""
+
+    def __init__(self, root: Path, limit: int, piece: int = 3) -> None:
+        super().__init__(root)
+        self.limit, self.piece = limit, piece
+        self.sent: list[tuple[str, int]] = []
+
+    def get(self, ref: BlobRef, offset: int) -> Iterator[bytes]:
+        self.sent.append((ref.sha256, offset))
+        data = b"".join(super().get(ref, offset))
+        for start in range(0, len(data), self.piece):
+            if self.limit <= 0:
+                raise RemoteFailed("the connection was lost")
+            self.limit -= self.piece
+            yield data[start : start + self.piece]
+
+
+def test_a_lost_connection_is_taken_up_where_it_broke(
+    pushed: BlobRef, store: Store, other: Store, tmp_path: Path
+) -> None:
+    """No byte travels twice."""
+    received, tries, offsets = 0, 0, set[int]()
+    while True:
+        unsteady = Unsteady(tmp_path / "remote", limit=12)
+        tries += 1
+        try:
+            pull(other, unsteady, NAME, reach)
+        except RemoteFailed:
+            received += 12
+            continue
+        finally:
+            offsets |= {offset for _, offset in unsteady.sent}
+        break
+    assert tries > 3
+    assert received <= pushed.size + sum(map(len, OLD)) <= received + 12
+    assert len(offsets) > 3
+    assert verify(other, reach).problems == ()
+
+
+class Short(FolderRemote):
+    """A remote that ends before the end, or goes on after it."""
+
+    def get(self, ref: BlobRef, offset: int) -> Iterator[bytes]:
+        yield b"".join(super().get(ref, offset))[:-1]
+
+
+class Endless(FolderRemote):
+    """A remote that never stops sending."""
+
+    def get(self, ref: BlobRef, offset: int) -> Iterator[bytes]:
+        while True:
+            yield b"x" * 5
+
+
+def test_a_remote_that_ends_early_or_never(pushed: BlobRef, other: Store, tmp_path: Path) -> None:
+    """Too few bytes are said to be too few; too many are thrown away at once."""
+    with pytest.raises(RemoteFailed, match=r"sent \d+ of the \d+ bytes"):
+        pull(other, Short(tmp_path / "remote"), NAME, reach)
+    for path in (other.root / "partial").iterdir():
+        path.write_bytes(b"x" * 10_000)  # more than the blob has: begun anew
+    with pytest.raises(WrongBytes):
+        pull(other, Endless(tmp_path / "remote"), NAME, reach)
+    assert not list((other.root / "partial").iterdir())
+
+
+def test_a_source_that_lies_is_not_put(remote: FolderRemote, tmp_path: Path) -> None:
+    """A remote folder takes no blob under a wrong name."""
+    with pytest.raises(WrongBytes):
+        remote.put(BlobRef.of(b"right"), b"wrong")
+    with pytest.raises(MissingBlob):
+        remote.move("bundle", BlobRef.of(b"right"))
+    assert remote.names() == []
+    assert not list((tmp_path / "remote" / "tmp").iterdir())
+
+
+def test_a_remote_that_cannot_be_made(tmp_path: Path) -> None:
+    """The path and the reason are in the message."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreNotWritable, match="Not a directory"):
+        FolderRemote(tmp_path / "file").put(BlobRef.of(b""), b"")
+
+
+PULLER = """
+import sys
+from pathlib import Path
+from collecting import reach
+from ltx_cache.folder_remote import FolderRemote
+from ltx_cache.store import Store
+from ltx_cache.transfer import pull
+store = Store(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+print(pull(store, FolderRemote(Path(sys.argv[2])), "bundle", reach).size)
+"""
+
+
+def test_several_processes_pull_the_same(pushed: BlobRef, other: Store, tmp_path: Path) -> None:
+    """All succeed, and each byte travels once."""
+    command = [sys.executable, "-c", PULLER, str(other.root), str(tmp_path / "remote")]
+    pipe = subprocess.PIPE
+    pullers = [
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=Path(__file__).parent)
+        for _ in range(4)
+    ]
+    for puller in pullers:
+        assert puller.stdout is not None
+        assert puller.stdout.readline() == "ready\n"
+    for puller in pullers:
+        assert puller.stdin is not None
+        puller.stdin.write("go\n")
+        puller.stdin.flush()
+    sizes = [int(puller.communicate()[0]) for puller in pullers]
+    assert sum(sizes) == pushed.size + sum(map(len, OLD))
+    assert verify(other, reach).problems == ()
+
+
+@pytest.fixture(scope="module", params=["push", "pull"])
+def crashed(request: pytest.FixtureRequest) -> Iterator[tuple[str, list[Path], list[str]]]:
+    """What killed transfers leave, and the calls of one that was not."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        command = [sys.executable, transferring.__file__, folder, request.param]
+        calls = subprocess.check_output(command, text=True).split()
+        yield request.param, sorted(Path(folder).iterdir(), key=lambda path: int(path.name)), calls
+
+
+def manifests(blobs: Iterable[bytes]) -> bytes:
+    return canonical([BlobRef.of(data).json() for data in blobs])
+
+
+def test_a_killed_transfer_leaves_the_old_bundle_or_the_new(
+    crashed: tuple[str, list[Path], list[str]],
+) -> None:
+    """Both sides are whole at every point, and the next try comes to the end."""
+    direction, roots, calls = crashed
+    assert len(roots) == len(calls) + 1
+    assert Counter(calls)["replace"] >= 3
+    seen = set()
+    for root in roots:
+        store = Store(root / ("store" if direction == "push" else "other"))
+        assert verify(store, reach).problems == (), root
+        reader = Store(root / "reader")
+        found = reader.open(pull(reader, FolderRemote(root / "remote"), NAME, reach).manifest).read_bytes()
+        named = store.open(store.ref(NAME)).read_bytes()
+        seen.add(found if direction == "push" else named)
+        (transferring.send if direction == "push" else transferring.receive)(root)
+        assert verify(store, reach).problems == (), root
+        assert store.open(store.ref(NAME)).read_bytes() == manifests(NEW), root
+        last = Store(root / "last")
+        assert pull(last, FolderRemote(root / "remote"), NAME, reach).manifest == store.ref(NAME), root
+    assert seen == {manifests(OLD), manifests(NEW)}

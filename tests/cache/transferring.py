@@ -1,0 +1,85 @@
+"""Pushes and pulls that are killed at every system call that changes a file, one child per call.
+
+    python transferring.py FOLDER push|pull
+
+Makes FOLDER/0, FOLDER/1, ..., each with a `store`, a `remote` and for pulls an `other` store: in the last one
+the child came to its end. Prints the calls, in order.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from collecting import reach
+from crashing import CALLS, killing
+
+from ltx_cache.canonical import canonical
+from ltx_cache.folder_remote import FolderRemote
+from ltx_cache.store import Store
+from ltx_cache.transfer import pull, push
+
+OLD, NEW = (b"shared weights", b"old program"), (b"shared weights", b"new program")
+NAME = "bundle"
+
+
+def publish(store: Store, contents: tuple[bytes, ...]) -> None:
+    """A bundle of these blobs."""
+    manifest = canonical([store.put_bytes(data).json() for data in contents])
+    store.set_ref(NAME, store.put_bytes(manifest))
+
+
+def prepare(root: Path, direction: str) -> None:
+    """The old bundle is where the new one shall go."""
+    store, remote = Store(root / "store"), FolderRemote(root / "remote")
+    publish(store, OLD)
+    push(store, store.ref(NAME), remote, NAME, reach)
+    if direction == "pull":
+        receive(root)
+    publish(store, NEW)
+    if direction == "pull":
+        send(root)
+
+
+def send(root: Path) -> None:
+    """Push the store's bundle."""
+    store = Store(root / "store")
+    push(store, store.ref(NAME), FolderRemote(root / "remote"), NAME, reach)
+
+
+def receive(root: Path) -> None:
+    """Pull the bundle into the other store."""
+    other = Store(root / "other")
+    with other.in_use(create=True):
+        other.set_ref(NAME, pull(other, FolderRemote(root / "remote"), NAME, reach).manifest)
+
+
+def killed(root: Path, direction: str, at: int) -> bool:
+    """Run a child; whether it was killed, as opposed to done."""
+    prepare(root, direction)
+    pid = os.fork()
+    if pid == 0:
+        trace = list[str]()
+        for name in CALLS:
+            setattr(os, name, killing(name, at, False, trace))
+        (send if direction == "push" else receive)(root)
+        print(*trace, flush=True)
+        os._exit(0)
+    status = os.waitpid(pid, 0)[1]
+    assert status in (0, signal.SIGKILL), status
+    return status != 0
+
+
+def main(folder: Path, direction: str) -> None:
+    """Kill at every call."""
+    import filelock  # noqa: F401  (so that no child reads its files under the wrapped calls)
+
+    at = 0
+    while killed(folder / str(at), direction, at):
+        at += 1
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
