@@ -87,8 +87,8 @@ def _inspect(context: click.Context, parameter: click.Parameter, path: Path | No
     "--guidance",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Guidance scale (guided pipelines, repeatable): video.cfg, video.stg, video.modality, video.rescale, "
-    "and the same of audio.  [default: the recipe's]",
+    help="Scale of guided pipelines (repeatable): video.cfg, video.stg, video.modality, video.rescale, and "
+    "the same of audio.  [default: the recipe's]",
 )
 @click.option(
     "--variant",
