@@ -7,7 +7,7 @@ Example:
     >>> address("/mnt/bundles")
     Traceback (most recent call last):
     ...
-    ltx_cache.address.BadAddress: '/mnt/bundles' is no address of a remote
+    ltx_cache.errors.BadAddress: '/mnt/bundles' is no address of a remote
       write file:///FOLDER or file:///FOLDER@NAME
 """
 
@@ -17,18 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from ltx_cache.errors import LtxError
+from ltx_cache.errors import BadAddress, UnknownBundle
 from ltx_cache.folder_remote import FolderRemote
 from ltx_cache.names import checked_name
-from ltx_cache.remote import Remote, UnknownBundle
+from ltx_cache.remote import Remote
 
 FILE = "file://"
-
-
-class BadAddress(LtxError):
-    """An address of a form that no remote has."""
-
-    exit_code = 2
 
 
 class Address(NamedTuple):

@@ -18,16 +18,12 @@ from pathlib import Path
 
 from ltx_cache.blobref import BlobRef
 from ltx_cache.entries import parse_entry
-from ltx_cache.errors import LtxError
+from ltx_cache.errors import BundleUnreadable, LtxError
 from ltx_cache.files import reading
 from ltx_cache.store import Ref, Store
 
 Reach = Callable[[bytes], Iterable[BlobRef]]
 """The blobs that a manifest names; raises `LtxError` for one that can't be read."""
-
-
-class BundleUnreadable(LtxError):
-    """What a ref reaches can't be told, so nothing can be said to be garbage."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,11 @@
     ├── BadEntry               a record is damaged or contradicts what it names: build or pull it again
     ├── BadName                a name or digest that the store does not take: use another
     ├── UnknownRef             no ref of that name: use one that exists
-    └── FileChanged            a file changed while it was read: wait until it is complete
+    ├── FileChanged            a file changed while it was read: wait until it is complete
+    ├── BundleUnreadable       what a ref reaches can't be told: build it again, or forget it
+    ├── RemoteFailed           a remote can't be reached or sends too little: try again
+    ├── UnknownBundle          a remote has no bundle of that name: use one that exists
+    └── BadAddress             no remote has an address of this form: write it in another
 
 `ltxbuild.errors` and `ltx_run.errors` derive theirs from `LtxError`, so one handler at the edge of a program
 prints any of them.
@@ -200,3 +204,23 @@ class FileChanged(LtxError):
             f"{path} changed while it was being read",
             hint="wait until whatever writes it (a download, a copy) is done, then run this again",
         )
+
+
+class BundleUnreadable(LtxError):
+    """What a ref reaches can't be told, so nothing can be said to be garbage."""
+
+
+class RemoteFailed(LtxError):
+    """A remote can't be reached, read or written."""
+
+
+class UnknownBundle(LtxError):
+    """A remote has no bundle of that name, or there is a choice and none was named."""
+
+    exit_code = 2
+
+
+class BadAddress(LtxError):
+    """An address of a form that no remote has."""
+
+    exit_code = 2

@@ -15,17 +15,7 @@ from typing import Protocol
 
 from ltx_cache import records
 from ltx_cache.blobref import BlobRef
-from ltx_cache.errors import BadEntry, BadName, LtxError
-
-
-class RemoteFailed(LtxError):
-    """A remote can't be reached, read or written."""
-
-
-class UnknownBundle(LtxError):
-    """A remote has no bundle of that name, or there is a choice and none was named."""
-
-    exit_code = 2
+from ltx_cache.errors import BadEntry, BadName
 
 
 class Remote(Protocol):

@@ -24,8 +24,8 @@ from pathlib import Path
 
 from ltx_cache.blobref import BlobRef
 from ltx_cache.census import Reach
-from ltx_cache.errors import CorruptBlob, MissingBlob
-from ltx_cache.remote import Remote, RemoteFailed, UnknownBundle
+from ltx_cache.errors import CorruptBlob, MissingBlob, RemoteFailed, UnknownBundle
+from ltx_cache.remote import Remote
 from ltx_cache.store import Store
 
 MANIFEST_LIMIT = 64 << 20

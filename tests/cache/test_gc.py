@@ -17,8 +17,7 @@ import pytest
 from collecting import BUNDLE, UNUSED, key, reach
 
 from ltx_cache.blobref import BlobRef
-from ltx_cache.census import BundleUnreadable
-from ltx_cache.errors import BadEntry
+from ltx_cache.errors import BadEntry, BundleUnreadable
 from ltx_cache.gc import DAY, Limits, collect, garbage
 from ltx_cache.key import Key
 from ltx_cache.store import Hit, Store

@@ -22,6 +22,11 @@ EXAMPLES: list[LtxError] = [
     errors.BadName("ref", "../x", "use letters"),
     errors.UnknownRef("tinny", ["tiny"], Path("/s")),
     errors.FileChanged(Path("/m")),
+    errors.WrongBytes("d (3 bytes)", "e (4 bytes)"),
+    errors.BundleUnreadable("what bundle x needs can't be told", hint="ltxbuild rm x"),
+    errors.RemoteFailed("the connection was lost"),
+    errors.UnknownBundle("file:///x has no bundle y", hint="it has: z"),
+    errors.BadAddress("'x' is no address of a remote"),
 ]
 
 

@@ -16,9 +16,17 @@ from transferring import NAME, NEW, OLD, publish
 
 from ltx_cache.blobref import BlobRef
 from ltx_cache.canonical import canonical
-from ltx_cache.errors import BadEntry, BadName, MissingBlob, StoreNotWritable, WrongBytes
+from ltx_cache.errors import (
+    BadEntry,
+    BadName,
+    MissingBlob,
+    RemoteFailed,
+    StoreNotWritable,
+    UnknownBundle,
+    WrongBytes,
+)
 from ltx_cache.folder_remote import FolderRemote
-from ltx_cache.remote import RemoteFailed, UnknownBundle, encode_pointer
+from ltx_cache.remote import encode_pointer
 from ltx_cache.store import Store
 from ltx_cache.transfer import pull, push
 from ltx_cache.verify import verify
