@@ -92,6 +92,19 @@ class Key:
         """The canonical JSON of the kind and the factors; its sha256 is the key's digest."""
         return canonical({"kind": self.kind, "factors": self.values})
 
+    @classmethod
+    def parse(cls, data: bytes) -> Key:
+        """Read what `encoded` gives: `Key.parse(key.encoded) == key`.
+
+        Raises:
+            ValueError: It is not of that form.
+            BadName: The kind can't be a folder name.
+        """
+        match parse(data):
+            case {"kind": str(kind), "factors": dict(factors), **rest} if not rest:
+                return cls(kind, tuple(Factor(name, value) for name, value in factors.items()))
+        raise ValueError("a key is given as its kind and its factors")
+
     @property
     def digest(self) -> str:
         """The sha256 of `encoded`, as 64 hex digits."""

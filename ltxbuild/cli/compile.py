@@ -11,7 +11,7 @@ import click
 
 from ltx_cache.home import home
 from ltx_cache.store import Store
-from ltx_run.console import hint, say
+from ltx_run.console import hint, human_bytes, say
 from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
 from ltxbuild.cli.plan import show, summary
 from ltxbuild.cli.planning import CheckpointOverrides, Planned, planned, read_recipe
@@ -26,6 +26,7 @@ BUILT_TARGETS = ("cpu",)
 @recipe_argument
 @checkpoint_options
 @click.option("--only", multiple=True, metavar="PROGRAM", help="Build only this program (repeatable).")
+@click.option("--from", "source", metavar="URL", help="Take from this remote what it has: file:///FOLDER.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option(
     "-j",
@@ -41,6 +42,7 @@ def compile_command(
     overrides: CheckpointOverrides,
     programs_only: bool,
     only: tuple[str, ...],
+    source: str | None,
     dry_run: bool,
     jobs: int,
     as_json: bool,
@@ -53,14 +55,19 @@ def compile_command(
     Examples:
       ltxbuild compile recipes/cpu_tiny.yaml
       ltxbuild compile recipes/cpu_tiny.yaml --only video_decoder
+      ltxbuild compile recipes/cpu_tiny.yaml --from file:///mnt/bundles
       ltxbuild compile recipes/cpu_tiny.yaml --checkpoint model.safetensors --text-encoder gemma/
     """
+    if source is not None and dry_run:
+        raise click.UsageError("--from would fill the cache: it can't be used with --dry-run")
     started = time.monotonic()
     read = read_recipe(recipe, overrides)
     if not dry_run:
         _refuse_unbuilt(read)
     with Store(home()).in_use(create=True, on_wait=lambda: say("waiting for the end of ltxbuild gc")):
         found = planned(read, programs_only=programs_only)
+        if source is not None and _take(found, source):
+            found = planned(read, programs_only=programs_only)
         chosen = _chosen(found.plan, only)
         if dry_run:
             show(found.plan, as_json=as_json)
@@ -70,6 +77,22 @@ def compile_command(
     if as_json:
         click.echo(json.dumps(report, indent=2))
     _closing_words(found, chosen, bundle, report["seconds"])
+
+
+def _take(found: Planned, url: str) -> bool:
+    """Take what a remote has of a plan; whether there was anything."""
+    from ltx_cache.address import address
+    from ltxbuild.explain import shortened
+    from ltxbuild.readthrough import read_through
+
+    taken = read_through(found.plan, found.store, address(url))
+    for item in taken.misses:
+        changes = (f"{name} {shortened(old)} -> {shortened(new)}" for name, old, new in item.differences)
+        say(f"  {item.name} is not at {url}: {', '.join(changes) or item.reason}")
+    for note in taken.notes:
+        say(f"  {note}")
+    say(f"{len(taken.hits)} results taken from {url} ({human_bytes(taken.size)})")
+    return bool(taken.hits)
 
 
 def _chosen(plan: BuildPlan, only: tuple[str, ...]) -> set[str]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ltx_cache
-from ltx_cache.canonical import JSON
+from ltx_cache.canonical import JSON, digest
 from ltx_cache.errors import BadName
 from ltx_cache.key import ABSENT, Factor, Key, differences
 
@@ -109,6 +109,16 @@ def test_differences_are_dotted_paths() -> None:
         "gone: 1 -> (absent)",
         "more: (absent) -> null",
     ]
+
+
+def test_keys_can_be_read_back() -> None:
+    """The bytes under a key's digest give the key; other JSON gives none."""
+    made = key({"a": [1, {"b": 1.0}], "c": None}, "weights")
+    assert Key.parse(made.encoded) == made
+    assert digest(made.encoded) == made.digest
+    for other in (b"[]", b"{}", b'{"kind":"x","factors":[]}', b'{"kind":"x","factors":{},"more":1}', b"x"):
+        with pytest.raises(ValueError, match=r"key is given|Expecting"):
+            Key.parse(other)
 
 
 def test_lists_of_objects_are_compared_item_by_item() -> None:
