@@ -14,7 +14,14 @@ import pytest
 import torch
 from pictures import Picture, paint
 from systems import BF16, F32, PROMPT, SIZE, Official, Run, System, cosine, values
-from test_parity import MAX_RELATIVE, assert_equal_in_f32
+from test_parity import (
+    MAX_RELATIVE,
+    MIN_COSINE,
+    assert_alike,
+    assert_as_exact,
+    assert_equal_in_f32,
+    relative,
+)
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
@@ -62,6 +69,12 @@ def _run(system: System, bundle: str, dtype: torch.dtype, *used: Picture) -> Run
     return system.run(bundle, start, images=[picture.option for picture in used])
 
 
+def _official(
+    official: Official, dtype: torch.dtype, files: tuple[Picture, Picture]
+) -> dict[str, torch.Tensor]:
+    return pictures.run(official.system(dtype), PROMPT, pictures.noise(SIZE, KEYFRAMES), files, SIZE)
+
+
 def _programs(run: Run) -> list[str]:
     return [program["name"] for program in run.report["programs"]]
 
@@ -71,9 +84,24 @@ def test_a_first_frame_and_a_keyframe_in_f32(
 ) -> None:
     """From image files to the video in f32, all that is left is the order of sums."""
     ours = _run(system, in_f32, F32, *files).tensors
-    theirs = pictures.run(official.system(F32), PROMPT, pictures.noise(SIZE, KEYFRAMES), files, SIZE)
+    theirs = _official(official, F32, files)
     assert ours.keys() == theirs.keys()
     assert_equal_in_f32(ours, theirs)
+
+
+def test_what_is_said_of_an_image_matters(official: Official, files: tuple[Picture, Picture]) -> None:
+    """The comparison would show another frame, another strength or another file."""
+    first, later = files
+    theirs = _official(official, F32, files)["latent.stage1.video"]
+    others = (
+        (first, later._replace(frame=10)),
+        (first, later._replace(strength=0.7)),
+        (first._replace(strength=0.9), later),
+        (first, later._replace(path=first.path)),
+    )
+    for other in others:
+        changed = _official(official, F32, other)["latent.stage1.video"]
+        assert relative(changed, theirs) > 30 * MAX_RELATIVE
 
 
 def test_a_first_frame_and_a_keyframe_in_bf16(
@@ -81,10 +109,9 @@ def test_a_first_frame_and_a_keyframe_in_bf16(
 ) -> None:
     """In bf16 every tensor is the official one but for rounding."""
     ours = _run(system, in_bf16, BF16, *files).tensors
-    theirs = pictures.run(official.system(BF16), PROMPT, pictures.noise(SIZE, KEYFRAMES), files, SIZE)
-    cosines = {name: cosine(ours[name], theirs[name]) for name in theirs}
-    print({name: f"{1 - value:.1e}" for name, value in cosines.items()})
-    assert min(cosines.values()) >= 0.999
+    theirs = _official(official, BF16, files)
+    assert_alike(ours, theirs, MIN_COSINE)
+    assert_as_exact(ours, theirs, _official(official, F32, files))
 
 
 def test_without_images_it_is_a_video_from_text(system: System, in_f32: str, float32: str) -> None:
