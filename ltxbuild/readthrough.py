@@ -1,8 +1,8 @@
 """Taking programs and weight sets from a remote instead of building them.
 
 A remote's bundles say which key each of their programs and weight sets was made for. What a plan misses under
-the same key is received, verified, and entered in the cache as if it had been built. So naming a remote means to
-trust it as much as the compiler.
+the same key is received, verified, and entered in the cache as if it had been built. So naming a remote means
+to trust it as much as the compiler.
 """
 
 from __future__ import annotations
