@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
-    from ltx_run.job import Request
-    from ltx_run.report import Report
 
 DEFAULT_SEED = 10
 
@@ -115,6 +113,7 @@ def _inspect(context: click.Context, parameter: click.Parameter, path: Path | No
     metavar="FILE",
     help="Save contexts, latents, frames and waveform to this safetensors file.",
 )
+@click.option("--no-prompt-cache", is_flag=True, help="Encode prompts anew, and don't keep the result.")
 @click.option("--offline", is_flag=True, help="Refuse every network connection.")
 @click.option("--paranoid", is_flag=True, help="Hash all that is loaded, even if it was hashed before.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
@@ -146,6 +145,7 @@ def cli(
     seed: int,
     tensors_in: Path | None,
     tensors_out: Path | None,
+    no_prompt_cache: bool,
     offline: bool,
     paranoid: bool,
     quiet: bool,
@@ -169,9 +169,9 @@ def cli(
     Exit codes: 0 done, 1 failed, 2 wrong input, 3 a needed device or tool is missing, 130 interrupted.
     """  # noqa: D301
     from ltx_run import guidance as scales
+    from ltx_run import launch
     from ltx_run.conditioning import parse
-    from ltx_run.job import Request
-    from ltx_run.lookup import in_use
+    from ltx_run.request import Request
 
     of_one = {"--prompt": prompt, "--tensors-out": tensors_out, "--contact-sheet": contact_sheet}
     _check_usage(prompts, output, of_one)
@@ -193,10 +193,10 @@ def cli(
         scales=scales.parse(guidance),
     )
     try:
-        requests = _read(prompts, output, request) if prompts else [request]
-        with in_use(bundle):
-            report = _run(bundle, requests, paranoid=paranoid, quiet=quiet)
-        _tell(report, quiet=quiet, verbose=verbose, as_json=as_json)
+        requests = launch.read(prompts, output, request) if prompts else [request]
+        options = launch.Options(prompt_cache=not no_prompt_cache, paranoid=paranoid, quiet=quiet)
+        report = launch.run(bundle, requests, options)
+        launch.tell(report, quiet=quiet, verbose=verbose, as_json=as_json)
     except KeyboardInterrupt:
         say(f"interrupted: {'what was not complete' if prompts else output} was not written")
         sys.stderr.flush()
@@ -217,55 +217,6 @@ def _check_usage(prompts: Path | None, output: str | None, of_one: Mapping[str, 
         raise click.UsageError(f"{' and '.join(excluded)} can't be used with --prompts")
     if not prompts and output is None:
         raise click.UsageError("Missing option '-o' / '--output'.")
-
-
-def _read(prompts: Path, folder: str | None, defaults: Request) -> list[Request]:
-    from ltx_run.prompts import read
-
-    return read(prompts, Path(folder) if folder else None, defaults)
-
-
-def _run(bundle: str, requests: list[Request], *, paranoid: bool, quiet: bool) -> Report:
-    from ltx_run.job import check_requests, prepare
-    from ltx_run.lookup import find
-    from ltx_run.progress import Bars, Silence
-
-    check_requests(requests)
-    batch = prepare(requests, find(bundle, paranoid=paranoid))
-    if not quiet:
-        size = batch.bundle.manifest.variants[batch.variant]
-        what = f"{size.width}x{size.height}, {size.frames} frames"
-        some = f"seed {requests[0].seed}" if len(requests) == 1 else f"{len(requests)} prompts"
-        say(f"{bundle}, variant {batch.variant}: {what}, {some}")
-    from ltx_run.run import run
-
-    with Silence() if quiet else Bars() as observer:
-        return run(batch, observer)
-
-
-def _tell(report: Report, *, quiet: bool, verbose: bool, as_json: bool) -> None:
-    """Print what was done.
-
-    Raises:
-        VideosFailed: Some of it was not.
-    """
-    from ltx_run.errors import VideosFailed
-
-    if not quiet:
-        from ltx_run.progress import show
-
-        show(report, verbose=verbose)
-        videos = report.videos
-        made = sum(video.error is None for video in videos)
-        what = videos[0].output if len(videos) == 1 else f"{made} of {len(videos)} videos"
-        say(f"wrote {what} in {report.seconds:.1f} s")
-    if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2))
-    failed = [f"{video.output}: {video.error}" for video in report.videos if video.error is not None]
-    if failed:
-        raise VideosFailed("\n  ".join([f"{len(failed)} of {len(report.videos)} videos failed:", *failed]))
 
 
 def _refuse_connections() -> None:

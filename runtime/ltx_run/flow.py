@@ -159,14 +159,13 @@ def needed(plan: Plan, given: Collection[str], unwanted: Collection[str] = ()) -
     return tuple(reversed(kept))
 
 
-def from_prompt(plan: Iterable[Step]) -> frozenset[str]:
-    """Tensors that follow from the prompt alone, whatever the seed is."""
+def from_prompts(plan: Iterable[Step]) -> frozenset[str]:
+    """Tensors that follow from the prompts alone, whatever the seed is."""
     known: set[str] = set()
     for step in plan:
         inputs = tensors_in(step)
-        if isinstance(step, Tokenize) or (
-            isinstance(step, Run | Permute) and inputs and known.issuperset(inputs)
-        ):
+        made_of = inputs and known.issuperset(inputs)
+        if isinstance(step, Tokenize) or (isinstance(step, Run | Permute) and made_of):
             known.update(step.outputs)
     return frozenset(known)
 

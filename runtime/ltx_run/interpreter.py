@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from typing import Any
@@ -104,6 +104,12 @@ class Interpreter:
         self._name(tuple(made), tuple(made.values()))
         for _ in range(self.parts(stage)):
             self._observer.advance()
+
+    def on_host(self, names: Collection[str]) -> dict[str, Array] | None:
+        """Values of tensors; None unless all of them are there."""
+        if not self._values.keys() >= set(names):
+            return None
+        return {name: _host(self._values[name]) for name in names}
 
     def finish(self, stage: int, *, leave_devices: bool) -> None:
         """Let go of what no later stage needs; `leave_devices` moves the rest to the host."""

@@ -1,93 +1,31 @@
-"""Everything that is checked before the first program is loaded.
+"""Requests checked against a bundle and this machine, before the first program is loaded.
 
-What a user asks for is a list of requests for one variant of one bundle; a single prompt is a list of one.
+A run makes a list of requests for one variant of one bundle; a single prompt is a list of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from numpy.typing import NDArray
 
-from ltx_cache.errors import LtxError
-from ltx_run import conditioning, flow, guidance, outputs, tensors
+from ltx_cache.key import Key
+from ltx_run import conditioning, contexts, flow, guidance, tensors
 from ltx_run.bundle import Blob, Bundle
-from ltx_run.conditioning import GivenImage
-from ltx_run.errors import (
-    BadPrompt,
-    BadRequests,
-    BadVariant,
-    BundleInvalid,
-    OutputError,
-    ProgramMismatch,
-)
+from ltx_run.contexts import PromptCache
+from ltx_run.errors import BadPrompt, BadVariant, BundleInvalid, ProgramMismatch
 from ltx_run.fingerprint import obstacles
 from ltx_run.lookup import OpenBundle
 from ltx_run.plan import Plan, Step, Tokenize, WriteVideo, programs_of
+from ltx_run.request import Request, each
 from ltx_run.tokens import PromptTokenizer
 
-T = TypeVar("T")
 Stage = tuple[Step, ...]
 Prompts = tuple[tuple[int, ...], ...]
 """Token ids of the prompts of a job."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a user asks for.
-
-    Attributes:
-        prompt: None if the tensors given make it needless.
-        output: Path of the video; its suffix says what is written.
-        seed: Of the noise.
-        variant: None to choose: the only one, or the one named `default`.
-        tensors_in: File of tensors to take instead of computing them.
-        tensors_out: File for the tensors of `tensors.KEPT` that the run makes.
-        directory: Whether the output is a directory of PNG files, which may not exist yet.
-        audio: Whether there is to be sound.
-        contact_sheet: A PNG file for frames of the whole video.
-        where: What messages name in front of the rest, such as a line of a file; may be empty.
-        images: What the video is made from beside the prompt.
-        negative_prompt: What it shall not be like; None for the recipe's.
-        scales: Guidance scales by name, where they differ from the recipe's.
-    """
-
-    prompt: str | None
-    output: Path
-    seed: int
-    variant: str | None = None
-    tensors_in: Path | None = None
-    tensors_out: Path | None = None
-    directory: bool = False
-    audio: bool = True
-    contact_sheet: Path | None = None
-    where: str = ""
-    images: tuple[GivenImage, ...] = ()
-    negative_prompt: str | None = None
-    scales: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def kind(self) -> outputs.Kind:
-        """What is written.
-
-        Raises:
-            OutputError: The output has an unknown suffix.
-        """
-        return outputs.kind_of(self.output, directory=self.directory)
-
-    @property
-    def wants_pictures(self) -> bool:
-        """Whether any output shows pictures."""
-        return self.kind.pictures or self.contact_sheet is not None
-
-    @property
-    def wants_sound(self) -> bool:
-        """Whether the output has sound."""
-        return self.kind.sound and self.audio
 
 
 @dataclass(frozen=True)
@@ -97,14 +35,18 @@ class Job:
     Attributes:
         request: The request.
         plan: The steps of the variant's plan that it needs.
-        given: Tensors from outside, and those of images.
+        given: Tensors from outside, those of images, and those that the prompt cache has.
         ids: Token ids of each prompt, not padded; none if no step needs them.
+        key: Where the prompt cache has, or is to keep, what follows from the prompts; None if it is not used.
+        remembered: Whether it had it.
     """
 
     request: Request
     plan: Plan
     given: Mapping[str, NDArray[Any]]
     ids: Prompts
+    key: Key | None = None
+    remembered: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,12 +58,19 @@ class Batch:
         variant: Name of the variant.
         jobs: At least one.
         stages: Steps that any job needs, grouped by what runs together.
+        cache: Where the results of prompts are kept; None if they are not.
     """
 
     bundle: OpenBundle
     variant: str
     jobs: tuple[Job, ...]
     stages: tuple[Stage, ...]
+    cache: PromptCache | None
+
+    @property
+    def plan(self) -> Plan:
+        """All steps of the variant."""
+        return self.bundle.manifest.variants[self.variant].plan
 
     @property
     def devices(self) -> int:
@@ -135,60 +84,15 @@ class Batch:
         return tuple(tuple(step for step in stage if step in job.plan) for stage in self.stages)
 
 
-def check_requests(requests: Sequence[Request]) -> None:
-    """What can be said without the bundle.
-
-    Raises:
-        OutputError: An output can't be written.
-        BadPrompt: A prompt is empty.
-        BadRequests: Several requests have something wrong.
-    """
-    _each(requests, _check_request)
-    owners: dict[Path, str] = {}
-    for request in requests:
-        for path in (request.output, request.contact_sheet):
-            if path is not None and owners.setdefault(path.absolute(), request.where) != request.where:
-                raise OutputError(f"{owners[path.absolute()]} and {request.where} both write {path}")
-
-
-def _check_request(request: Request) -> None:
-    outputs.check(request.output, request.kind)
-    if not request.kind.pictures and not request.audio:
-        raise OutputError(f"{request.output} would be empty: it holds sound alone, and there is to be none")
-    sheet = request.contact_sheet
-    if sheet is not None and sheet.suffix.lower() != outputs.SHEET_SUFFIX:
-        raise OutputError(f"cannot write {sheet}: a contact sheet is a {outputs.SHEET_SUFFIX} file")
-    for path in (sheet, request.tensors_out):
-        if path is not None:
-            outputs.check(path)
-    if request.prompt is not None and not request.prompt.strip():
-        raise BadPrompt("the prompt is empty", hint='describe the video: --prompt "a red ball rolls"')
-
-
-def _each(requests: Sequence[Request], check: Callable[[Request], T]) -> list[T]:
-    """A check's result for every request, or the errors of all, so that they can be mended in one go."""
-    results, errors = [], []
-    for request in requests:
-        try:
-            results.append(check(request))
-        except LtxError as error:
-            if request.where:
-                error.message = f"{request.where}: {error.message}"
-            errors.append(error)
-    if len(errors) > 1:
-        listed = (error.message for error in errors)
-        raise BadRequests("\n  ".join([f"{len(errors)} prompts can't be used:", *listed]))
-    if errors:
-        raise errors[0]
-    return results
-
-
-def prepare(requests: Sequence[Request], bundle: OpenBundle) -> Batch:
+def prepare(
+    requests: Sequence[Request], bundle: OpenBundle, prompt_cache: PromptCache | None = None
+) -> Batch:
     """Check requests against a bundle and this machine.
 
     Args:
         requests: For one variant; at least one.
         bundle: The bundle.
+        prompt_cache: Where results of prompts are looked up and kept; None to do neither.
 
     Raises:
         LtxError: Anything that would stop the run later, as far as it can be known now.
@@ -203,17 +107,26 @@ def prepare(requests: Sequence[Request], bundle: OpenBundle) -> Batch:
         given = conditioning.tensors(request.images, plan, signatures, frames)
         given |= guidance.tensors(request.scales, plan)
         given |= tensors.read(request.tensors_in, signatures) if request.tensors_in else {}
-        needed = flow.needed(plan, given, _unwanted(request, plan))
+        unwanted = _unwanted(request, plan)
+        needed = flow.needed(plan, given, unwanted)
         _check_negative(request, plan)
-        return Job(request, needed, given, _token_ids(request, needed, tokenizer))
+        job = Job(request, needed, given, _token_ids(request, needed, tokenizer))
+        if prompt_cache is None or not job.ids or not contexts.results(plan).isdisjoint(given):
+            return job
+        key = contexts.key(manifest, plan, job.ids)
+        found = prompt_cache.find(key)
+        if found is None:
+            return replace(job, key=key)
+        given |= found
+        return Job(request, flow.needed(plan, given, unwanted), given, job.ids, key, remembered=True)
 
     bundle.require([("tokenizer", manifest.tokenizer)])
-    jobs = tuple(_each(requests, check))
+    jobs = tuple(each(requests, check))
     stages = flow.stages(tuple(step for step in plan if any(step in job.plan for job in jobs)))
     names = needed_programs(stages)
     check_fingerprints(manifest, names)
     bundle.require(_files(manifest, names))
-    return Batch(bundle, variant, jobs, stages)
+    return Batch(bundle, variant, jobs, stages, prompt_cache)
 
 
 def _unwanted(request: Request, plan: Plan) -> frozenset[str]:

@@ -18,7 +18,7 @@ import msgspec
 from ltx_cache.files import reading
 from ltx_run.conditioning import GivenImage, parse
 from ltx_run.errors import BadImage, BadRequests
-from ltx_run.job import Request
+from ltx_run.request import Request
 
 SEEDS = range(2**64)
 

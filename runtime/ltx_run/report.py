@@ -55,6 +55,8 @@ class VideoReport(msgspec.Struct):
         seed: Of the noise.
         frames: In the video.
         kept: Names of the tensors that were saved.
+        prompt_cache: What became of the prompt's contexts: `hit`, `stored`, `not stored: WHY`, `unused` (the
+            prompt was not encoded), `off`.
         error: Why there is no video; None if there is.
     """
 
@@ -63,6 +65,7 @@ class VideoReport(msgspec.Struct):
     seed: int
     frames: int
     kept: list[str]
+    prompt_cache: str
     error: str | None
 
 

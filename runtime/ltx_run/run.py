@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 
 from ltx_cache.errors import LtxError
-from ltx_run import flow, tensors
+from ltx_run import contexts, flow, tensors
 from ltx_run.errors import OutputError, ProgramFailed
 from ltx_run.interpreter import Interpreter
-from ltx_run.job import Batch, Prompts, Stage
+from ltx_run.job import Batch, Job, Prompts, Stage
 from ltx_run.pjrt import Devices
 from ltx_run.plan import WriteVideo, programs_of
 from ltx_run.programs import Programs
@@ -56,7 +56,9 @@ class Runner:
         self._programs = programs
         self._observer = observer
         self._jobs = [Interpreter(job, batch, programs, observer) for job in batch.jobs]
-        self._from_prompt = flow.from_prompt([step for stage in batch.stages for step in stage])
+        self._results = contexts.results(batch.plan)
+        self._kept: dict[str, str] = {}
+        self._from_prompts = flow.from_prompts([step for stage in batch.stages for step in stage])
 
     def run(self) -> None:
         """Do every stage for every job; what is no longer needed goes after each stage."""
@@ -96,14 +98,37 @@ class Runner:
             job.borrow(made[prompt], index)
         else:
             job.do(index)
-            if steps and all(self._from_prompt.issuperset(step.outputs) for step in steps):
+            if steps and all(self._from_prompts.issuperset(step.outputs) for step in steps):
                 made[prompt] = job
+        self._remember(job)
         job.finish(index, leave_devices=len(self._jobs) > 1)
 
     def _fail(self, job: Interpreter, number: int, error: LtxError | OSError) -> None:
         if number not in self.errors and not job.done:
             self.errors[number] = error
             job.stop()
+
+    def _remember(self, job: Interpreter) -> None:
+        """Keep what follows from a job's prompt, as soon as all of it is there."""
+        cache, key = self._batch.cache, job.job.key
+        if cache is None or key is None or job.job.remembered or key.digest in self._kept:
+            return
+        values = job.on_host(self._results)
+        if values is not None:
+            try:
+                cache.keep(key, values)
+                self._kept[key.digest] = "stored"
+            except LtxError as error:
+                self._kept[key.digest] = f"not stored: {error.message}"
+
+    def _prompt_cache(self, job: Job) -> str:
+        if self._batch.cache is None:
+            return "off"
+        if job.key is None:
+            return "unused"
+        return (
+            "hit" if job.remembered else self._kept.get(job.key.digest, "not stored: not all of it was made")
+        )
 
     def save(self) -> None:
         """Write the tensors that users asked for."""
@@ -120,6 +145,7 @@ class Runner:
             seed=job.job.request.seed,
             frames=job.frames,
             kept=sorted(job.kept),
+            prompt_cache=self._prompt_cache(job.job),
             error=str(error) if error else None,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,14 @@ def read(path: Path, allowed: Mapping[str, Signature]) -> dict[str, Array]:
     return {name: file.view(name) for name in file.header.entries}
 
 
+def parts(tensors: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
+    """The bytes of a safetensors file, piece by piece."""
+    ordered = sorted(tensors.items(), key=lambda item: item[1].nbytes % 64 != 0)
+    yield header_bytes(((name, array.dtype.name, array.shape) for name, array in ordered), {})
+    for _, array in ordered:
+        yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
 def write(path: Path, tensors: Mapping[str, Array]) -> None:
     """Write a safetensors file; it has its name only when it is complete.
 
@@ -66,12 +74,10 @@ def write(path: Path, tensors: Mapping[str, Array]) -> None:
         OSError: It can't be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    ordered = sorted(tensors.items(), key=lambda item: item[1].nbytes % 64 != 0)
     try:
         with temporary.open("wb") as file:
-            file.write(header_bytes(((name, array.dtype.name, array.shape) for name, array in ordered), {}))
-            for _, array in ordered:
-                file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            for part in parts(tensors):
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

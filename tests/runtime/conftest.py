@@ -42,6 +42,14 @@ def _build(folders: dict[int, Path]) -> None:
         assert build.returncode == 0, errors.decode()
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own for each test, not yet there."""
+    path = tmp_path_factory.mktemp("home") / "cache"
+    monkeypatch.setenv("LTX_HOME", str(path))
+    return path
+
+
 @pytest.fixture
 def toy_bundle(bundles: dict[int, Path], tmp_path: Path) -> Path:
     """A copy of the one-device bundle that a test may damage."""

@@ -10,8 +10,9 @@ import pytest
 
 from ltx_run.cli import cli
 from ltx_run.console import guarded
-from ltx_run.job import Batch, Request, check_requests, prepare
+from ltx_run.job import Batch, prepare
 from ltx_run.lookup import find
+from ltx_run.request import Request, check_requests
 
 PROMPT = "a red ball rolls"
 

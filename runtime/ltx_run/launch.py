@@ -1,0 +1,99 @@
+"""From requests to a report: what `ltx-run` does once it knows what is wanted.
+
+What a mistake in the request doesn't need is imported late: jaxlib takes longer than all checks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import msgspec
+
+from ltx_cache.home import home
+from ltx_cache.store import Store
+from ltx_run import prompts
+from ltx_run.console import say
+from ltx_run.contexts import PromptCache
+from ltx_run.errors import VideosFailed
+from ltx_run.job import Batch, prepare
+from ltx_run.lookup import find, in_use
+from ltx_run.report import Report
+from ltx_run.request import Request, check_requests
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run, whatever is made.
+
+    Attributes:
+        prompt_cache: Whether results of prompts are looked up and kept.
+        paranoid: Whether to hash all that is loaded.
+        quiet: Whether to print errors alone.
+    """
+
+    prompt_cache: bool
+    paranoid: bool
+    quiet: bool
+
+
+def read(path: Path, folder: str | None, defaults: Request) -> list[Request]:
+    """The requests of a file of prompts, whose outputs go to a folder.
+
+    Raises:
+        LtxError: See `ltx_run.prompts.read`.
+    """
+    return prompts.read(path, Path(folder) if folder else None, defaults)
+
+
+def run(bundle: str, requests: list[Request], options: Options) -> Report:
+    """Check requests, then make what they ask for.
+
+    Raises:
+        LtxError: Something is wrong, or nothing could be made.
+    """
+    check_requests(requests)
+    cache = PromptCache(Store(home()), paranoid=options.paranoid) if options.prompt_cache else None
+    with in_use(bundle):
+        batch = prepare(requests, find(bundle, paranoid=options.paranoid), cache)
+        if not options.quiet:
+            say(_announced(batch))
+        from ltx_run.progress import Bars, Silence
+        from ltx_run.run import run as run_batch
+
+        with Silence() if options.quiet else Bars() as observer:
+            return run_batch(batch, observer)
+
+
+def _announced(batch: Batch) -> str:
+    size = batch.bundle.manifest.variants[batch.variant]
+    jobs = batch.jobs
+    some = f"seed {jobs[0].request.seed}" if len(jobs) == 1 else f"{len(jobs)} prompts"
+    what = f"{size.width}x{size.height}, {size.frames} frames, {some}"
+    return f"{batch.bundle.where}, variant {batch.variant}: {what}"
+
+
+def tell(report: Report, *, quiet: bool, verbose: bool, as_json: bool) -> None:
+    """Print what was done.
+
+    Raises:
+        VideosFailed: Some of it was not.
+    """
+    videos = report.videos
+    if not quiet:
+        from ltx_run.progress import show
+
+        show(report, verbose=verbose)
+        made = sum(video.error is None for video in videos)
+        what = videos[0].output if len(videos) == 1 else f"{made} of {len(videos)} videos"
+        say(f"wrote {what} in {report.seconds:.1f} s")
+        for trouble in dict.fromkeys(
+            v.prompt_cache for v in videos if v.prompt_cache.startswith("not stored")
+        ):
+            say(f"prompt cache: {trouble}")
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2))
+    failed = [f"{video.output}: {video.error}" for video in videos if video.error is not None]
+    if failed:
+        raise VideosFailed("\n  ".join([f"{len(failed)} of {len(videos)} videos failed:", *failed]))
