@@ -100,6 +100,12 @@ def load(files: Files, dtype: torch.dtype) -> Reference:
     )
 
 
+def load_transformer(model: Path, dtype: torch.dtype) -> X0Model:
+    """The transformer of a model file."""
+    config = SafetensorsModelStateDictLoader().metadata(str(model))
+    return _transformer(model, config, dtype)
+
+
 def load_audio_encoder(model: Path) -> Any:
     """The one module of the model file that no pipeline here runs."""
     config = SafetensorsModelStateDictLoader().metadata(str(model))

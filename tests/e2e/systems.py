@@ -81,6 +81,7 @@ class System:
         prompt: str = PROMPT,
         variant: str = "default",
         images: Sequence[str] = (),
+        options: Sequence[str] = (),
     ) -> Run:
         """Run a bundle with some of its tensors given."""
         inputs, outputs, video = (
@@ -90,7 +91,7 @@ class System:
         text = ["--prompt", prompt, "--variant", variant, "--json", "-q"]
         files = ["-o", str(video), "--tensors-in", str(inputs), "--tensors-out", str(outputs)]
         shown = [word for image in images for word in ("--image", image)]
-        report = json.loads(self.call("ltx-run", bundle, *text, *files, *shown))
+        report = json.loads(self.call("ltx-run", bundle, *text, *files, *shown, *options))
         return Run(load_file(outputs), report, video)
 
 
