@@ -12,8 +12,8 @@ from ltx_run.errors import BadScale
 from ltx_run.flow import needed
 from ltx_run.guidance import parse, tensors
 from ltx_run.interpreter import _windows
-from ltx_run.job import Request
 from ltx_run.prompts import read
+from ltx_run.request import Request
 
 PLAN: steps.Plan = (
     steps.Scales(outputs=("guidance.video",), names=("video.cfg", "video.stg"), values=(3.0, 0.7)),
