@@ -198,21 +198,13 @@ class Store:
         return self._refs.get(name).manifest
 
     def refs(self) -> list[Ref]:
-        """All refs, by name.
-
-        Raises:
-            BadEntry: One is damaged.
-            FileNotReadable: One can't be read.
-        """
+        """All refs, by name; raises what `ref` does if one is damaged or can't be read."""
         return self._refs.all()
 
     def remove_ref(self, name: str) -> None:
         """Forget a name; what it stood for goes with the next collection, unless another name reaches it.
 
-        Raises:
-            BadName: No ref can have this name.
-            UnknownRef: There is none; the message lists similar names.
-            StoreNotWritable: The store can't be written.
+        Raises what `ref` does for an unknown name, and `StoreNotWritable`.
         """
         self._refs.remove(name)
 
@@ -221,9 +213,8 @@ class Store:
     ) -> AbstractContextManager[None]:
         """Keep the store from being collected during a block; hold it around everything that uses results.
 
-        Args:
-            create: Make the store if there is none; without, there is then nothing to hold.
-            on_wait: Called once if a collection runs, before the wait.
+        If there is no store, it is made if `create` is given; else there is nothing to hold. `on_wait` is
+        called once if a collection runs, before the wait.
         """
         return self._leases.shared(create=create, on_wait=on_wait)
 
@@ -257,9 +248,7 @@ class Store:
     def file_digest(self, path: Path, progress: Progress | None = None) -> str:
         """The sha256 of a file outside the store, from a stamp if the file is as it was when last hashed.
 
-        Args:
-            path: The file; links are followed.
-            progress: Told the bytes hashed so far and in all, while the file is hashed.
+        Links are followed; `progress` is told the bytes hashed so far and in all.
 
         Raises:
             FileNotReadable: It can't be read.

@@ -13,9 +13,11 @@ from bundles import fake_bundle, publish
 from commands import Command
 
 import ltx_run.cli
+from ltx_cache.errors import LtxError
 from ltx_cache.layout import Layout
 from ltx_cache.leases import Leases
 from ltx_cache.store import Store
+from ltx_run import launch
 from ltxbuild.cli import cache
 from ltxbuild.cli import compile as compiling
 
@@ -154,14 +156,18 @@ def test_compile_holds_a_lease(store: Store, ltxbuild: Command, monkeypatch: pyt
 
 
 def test_a_run_holds_a_lease(bundles: Store, ltxbuild: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is collected under a running bundle."""
+    """Nothing is collected under a running bundle: neither while it is opened nor while it runs."""
     held: list[bool] = []
 
-    def run(*_: Any, **__: Any) -> None:
+    def look(*_: Any, **__: Any) -> None:
         held.append(in_use(bundles))
-        raise SystemExit(0)
 
-    monkeypatch.setattr(ltx_run.cli, "_run", run)
-    with pytest.raises(SystemExit):
-        ltx_run.cli.cli(["one", "-o", "x.mp4", "-p", "x"])
-    assert held == [True]
+    def run(*_: Any, **__: Any) -> None:
+        look()
+        raise LtxError("enough")
+
+    monkeypatch.setattr(launch, "prepare", look)
+    monkeypatch.setattr("ltx_run.run.run", run)
+    with pytest.raises(LtxError, match="enough"):
+        ltx_run.cli.cli(["one", "-o", "x.mp4", "-p", "x", "-q"])
+    assert held == [True, True]
