@@ -35,7 +35,7 @@ def denoise(size: dict[str, Any], config: ModelConfig, dtype: str, kind: Attenti
         told = _inputs(stage, size, rest[:-1])
         return stages.denoise(params, (video, audio), told, rest[-1], stage=stage)
 
-    tensors = (*_tokens(stage, size, dtype), *_told(stage, size, dtype), _sigmas(size))
+    tensors = (*_tokens(stage, size, dtype, to_latents=True), *_told(stage, size, dtype), _sigmas(size))
     return Traceable(run, tensors, LATENTS)
 
 
@@ -50,7 +50,7 @@ def denoise_from(size: dict[str, Any], config: ModelConfig, dtype: str, kind: At
 
     tensors = (
         *_latents(size, config, dtype),
-        *_tokens(stage, size, dtype),
+        *_tokens(stage, size, dtype, to_latents=True),
         *_told(stage, size, dtype),
         _sigmas(size),
     )
@@ -108,7 +108,7 @@ def unpatchify(size: dict[str, Any], config: ModelConfig, dtype: str, kind: Atte
     def run(_: Params, video: Array, audio: Array) -> Latents:
         return stages.unpatchify(video, audio, geometry=stage.geometry)
 
-    return Traceable(run, _tokens(stage, size, dtype), LATENTS)
+    return Traceable(run, _tokens(stage, size, dtype, to_latents=True), LATENTS)
 
 
 def _stage(size: dict[str, Any], config: ModelConfig, kind: AttentionKind) -> Stage:
@@ -169,12 +169,14 @@ def _image_tensors(stage: Stage, size: dict[str, Any], dtype: str) -> tuple[Tens
     return (*latents, Tensor("images.frame", (slots,), "int32"), Tensor("images.left", (slots,), "float32"))
 
 
-def _tokens(stage: Stage, size: dict[str, Any], dtype: str) -> tuple[Tensor, Tensor]:
-    """The noisy tokens of both modalities; their memory becomes the result's."""
-    config, geometry = stage.config, stage.geometry
-    count = geometry.tokens + size.get("keyframes", 0) * geometry.cells
+def _tokens(
+    stage: Stage, size: dict[str, Any], dtype: str, *, to_latents: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The noisy tokens of both modalities; their memory becomes the result's, if that is as large."""
+    config, geometry, keyframes = stage.config, stage.geometry, size.get("keyframes", 0)
+    shape = (1, geometry.tokens + keyframes * geometry.cells, config.in_channels)
     return (
-        Tensor("video", (1, count, config.in_channels), dtype, donated=True),
+        Tensor("video", shape, dtype, donated=not (to_latents and keyframes)),
         Tensor("audio", (1, geometry.audio, config.audio_in_channels), dtype, donated=True),
     )
 
