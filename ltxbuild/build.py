@@ -152,7 +152,7 @@ def _job(plan: BuildPlan, item: PlannedProgram) -> dict[str, Any]:
             "upsampler": config.upsampler.model_dump(mode="json") if config.upsampler else None,
         },
         "precision": recipe.precision,
-        "layers": recipe.layers,
+        "layers": item.layers,
         "attention": item.attention,
         "mesh": placement.mesh,
         "rules": placement.rules,

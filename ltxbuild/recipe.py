@@ -136,7 +136,7 @@ class Recipe(Section):
     loop: Literal["fused", "stepwise"] = Field(
         "fused", description="denoising loop inside or outside the program"
     )
-    layers: Literal["scan", "unroll"] = "scan"
+    layers: Literal["auto", "scan", "unroll"] = "auto"
     attention: Literal["auto", "plain", "blocked"] = "auto"
     variants: Annotated[dict[str, VariantSection], Field(min_length=1)]
     programs: dict[str, ProgramSection] = Field(default_factory=dict)

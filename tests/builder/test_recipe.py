@@ -35,7 +35,7 @@ def test_every_shipped_recipe_is_valid(path: Path) -> None:
 def test_defaults(tmp_path: Path) -> None:
     """What a recipe leaves out has the documented default."""
     recipe = load(write(tmp_path, MINIMAL))
-    assert (recipe.precision, recipe.loop, recipe.layers) == ("bfloat16", "fused", "scan")
+    assert (recipe.precision, recipe.loop, recipe.layers) == ("bfloat16", "fused", "auto")
     assert recipe.target.mesh == {}
     assert recipe.variants["default"].fps == 24
 
