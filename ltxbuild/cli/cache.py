@@ -114,7 +114,7 @@ def gc_command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    r"""Remove results that no bundle needs, and what nothing names. Bundles stay; see `ltxbuild rm`.
+    """Remove results that no bundle needs, and what nothing names. Bundles stay; see `ltxbuild rm`.
 
     Without a limit, everything goes that is in no bundle. With several, a result stays that is within all of
     them. Waits until no other command uses the cache.

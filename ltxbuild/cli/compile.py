@@ -47,7 +47,7 @@ def compile_command(
     jobs: int,
     as_json: bool,
 ) -> None:
-    r"""Build RECIPE: shard the weights, compile the programs, publish the bundle under the recipe's name.
+    """Build RECIPE: shard the weights, compile the programs, publish the bundle under the recipe's name.
 
     What the cache has already is taken from there; an interrupted build goes on where it stopped.
 

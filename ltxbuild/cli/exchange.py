@@ -19,7 +19,7 @@ SEPARATORS = ("/", "\\")
 @click.argument("ref")
 @click.argument("output", metavar="OUT.tar|DIR/")
 def bundle_command(ref: str, output: str) -> None:
-    r"""Write bundle REF to one file, or to a new directory if the name ends in a slash.
+    """Write bundle REF to one file, or to a new directory if the name ends in a slash.
 
     The same bundle always gives the same bytes. An existing file is replaced when the new one is complete.
 
@@ -42,7 +42,7 @@ def bundle_command(ref: str, output: str) -> None:
 @click.argument("file", metavar="FILE.tar|-")
 @click.option("--as", "name", metavar="NAME", help="Name of the bundle in the cache, in place of its own.")
 def unbundle_command(file: str, name: str | None) -> None:
-    r"""Read a bundle's archive into the cache; every blob is compared with its digest.
+    """Read a bundle's archive into the cache; every blob is compared with its digest.
 
     \b
     Examples:

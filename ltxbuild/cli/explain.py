@@ -27,7 +27,7 @@ def explain_command(
     against: str | None,
     as_json: bool,
 ) -> None:
-    r"""Explain what a build of RECIPE finds in the cache and what it doesn't. Nothing is built.
+    """Explain what a build of RECIPE finds in the cache and what it doesn't. Nothing is built.
 
     For each miss, the nearest earlier result of the same program is named with the factors that differ.
 

@@ -73,7 +73,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ltxbuild")
 def cli() -> None:
-    r"""Build runnable LTX-2.3 bundles from recipes and checkpoints.
+    """Build runnable LTX-2.3 bundles from recipes and checkpoints.
 
     \b
     Examples:

@@ -29,7 +29,7 @@ def plan_command(
     programs_only: bool,
     as_json: bool,
 ) -> None:
-    r"""Show the programs and weight sets of RECIPE: hit or miss, and bytes per device. Nothing is built.
+    """Show the programs and weight sets of RECIPE: hit or miss, and bytes per device. Nothing is built.
 
     \b
     Examples:

@@ -25,7 +25,7 @@ REMOTE = "file:///FOLDER[@NAME]"
 @click.argument("remote", metavar=REMOTE)
 @json_option
 def push_command(ref: str, remote: str, as_json: bool) -> None:
-    r"""Send bundle REF to a remote, under its own name or NAME; only the blobs that it lacks are sent.
+    """Send bundle REF to a remote, under its own name or NAME; only the blobs that it lacks are sent.
 
     \b
     Examples:
@@ -47,7 +47,7 @@ def push_command(ref: str, remote: str, as_json: bool) -> None:
 @click.option("--as", "name", metavar="NAME", help="Name of the bundle in the cache, in place of its own.")
 @json_option
 def pull_command(remote: str, name: str | None, as_json: bool) -> None:
-    r"""Receive a bundle from a remote; every blob is verified.
+    """Receive a bundle from a remote; every blob is verified.
 
     Only what the cache lacks is received, and an interrupted pull goes on where it stopped.
 

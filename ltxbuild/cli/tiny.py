@@ -13,7 +13,7 @@ from ltx_run.console import hint, human_bytes
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the weights.")
 def tiny_command(directory: Path, seed: int) -> None:
-    r"""Write a tiny checkpoint with random weights into DIRECTORY.
+    """Write a tiny checkpoint with random weights into DIRECTORY.
 
     It has the layout of the official release - a single file, a Gemma-3 directory, the upsamplers, a LoRA -
     at a size that a laptop builds and runs in seconds. The video it makes is noise.

@@ -25,7 +25,7 @@ from ltxbuild.errors import CacheDamaged
 )
 @json_option
 def verify_command(ref: str | None, repair: bool, as_json: bool) -> None:
-    r"""Hash every blob of the cache, or of bundle REF alone, and check all entries and refs.
+    """Hash every blob of the cache, or of bundle REF alone, and check all entries and refs.
 
     Damaged blobs are set aside in the cache's quarantine folder. Exit code 1 if anything was wrong.
 

@@ -47,6 +47,13 @@ def test_help_imports_nothing_heavy() -> None:
     assert not HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
 
 
+def test_examples_in_help_stand_on_lines_of_their_own() -> None:
+    """click keeps the line breaks of the examples."""
+    code = "import sys; sys.argv = ['ltxbuild', 'compile', '--help']; from ltxbuild.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Examples:\n    ltxbuild compile recipes/cpu_tiny.yaml\n    ltxbuild compile" in done.stdout
+
+
 def test_an_empty_cache_lists_nothing_and_says_what_to_do(tmp_path: Path) -> None:
     """The hint goes to standard error, data to standard output."""
     done = ltxbuild(tmp_path, "list", "--json")
