@@ -192,11 +192,16 @@ def arguments(scales: Any = SCALES, dtype: str = "float32", sigmas: tuple[float,
 
 
 @cache
-def batched(stride: int, scales: Any = SCALES, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
-    """A guided stage with all passes in one batch."""
+def program(stride: int, dtype: str) -> Any:
+    """A guided stage with all passes in one batch; any scales suit it."""
     stage = Stage(diffusion.config(), GEOMETRY, guidance=FULL, stride=stride)
-    args = arguments(scales, dtype)
-    video, audio = compiled(partial(denoise.denoise, stage=stage), *args)(*args)
+    return compiled(partial(denoise.denoise, stage=stage), *arguments(dtype=dtype))
+
+
+@cache
+def batched(stride: int, scales: Any = SCALES, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
+    """What that stage makes."""
+    video, audio = program(stride, dtype)(*arguments(scales, dtype))
     return np.float32(video), np.float32(audio)
 
 

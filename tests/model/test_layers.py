@@ -104,6 +104,18 @@ def test_blocked_attention_equals_plain(tokens: int, masked: bool, monkeypatch: 
     np.testing.assert_allclose(blocked, plain, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["plain", "blocked"])
+def test_hidden_keys_are_as_if_they_were_not_there(
+    kind: layers.AttentionKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mask of one row hides the same keys from all queries."""
+    monkeypatch.setattr(layers, "BLOCK_QUERIES", 4)
+    q, k, v = _attention_inputs(9, 10, 2, 2)
+    seen = jnp.arange(10) < 7
+    got = layers.attention(q, k, v, scale=0.3, mask=seen[None, None], kind=kind)
+    np.testing.assert_allclose(got, layers.attention(q, k[:, :7], v[:, :7], scale=0.3), atol=1e-6)
+
+
 def test_a_query_that_sees_nothing_gives_zeros() -> None:
     """A fully masked row is zero and does not spoil its neighbours."""
     q, k, v = _attention_inputs(3, 4, 2, 2)
