@@ -19,13 +19,13 @@ from ltx_cache.blobref import BlobRef
 from ltx_cache.store import Hit, Store
 from ltx_run.bundle import Blob, Program, WeightSet
 from ltx_run.fingerprint import code_features, runtime_version
-from ltxbuild.checkpoint import Checkpoint, validate
+from ltxbuild.compiler.worker import environment
+from ltxbuild.compiler.workers import WorkerPool
 from ltxbuild.errors import BuildFailed
-from ltxbuild.planner import BuildPlan, PlannedProgram, PlannedWeights, program_record
-from ltxbuild.programspec import component_of
-from ltxbuild.sharder import shard
-from ltxbuild.worker import environment
-from ltxbuild.workers import WorkerPool
+from ltxbuild.plan.planner import BuildPlan, PlannedProgram, PlannedWeights, program_record
+from ltxbuild.plan.programspec import component_of
+from ltxbuild.weights.checkpoint import Checkpoint, validate
+from ltxbuild.weights.sharder import shard
 
 
 class Progress(Protocol):

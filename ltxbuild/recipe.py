@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from ltxbuild.errors import RecipeError
 from ltxbuild.guidance import GuidanceSection, VideoScales
 from ltxbuild.model.config import UpsamplerKind
-from ltxbuild.profiles import PROFILES, mesh_shape
+from ltxbuild.plan.profiles import PROFILES, mesh_shape
 from ltxbuild.recipe_file import read
 from ltxbuild.section import Section
 from ltxbuild.upsampling import UPSAMPLINGS

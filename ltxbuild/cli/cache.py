@@ -14,8 +14,8 @@ from ltx_cache.home import home
 from ltx_cache.store import Store
 from ltx_cache.usage import Usage, usage
 from ltx_run.console import data_console, hint, human_bytes, say
+from ltxbuild.bundles.contents import contents
 from ltxbuild.cli.options import json_option, yes_option
-from ltxbuild.contents import contents
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY}
 SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}

@@ -16,7 +16,7 @@ from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argumen
 from ltxbuild.cli.plan import show, summary
 from ltxbuild.cli.planning import CheckpointOverrides, Planned, planned, read_recipe
 from ltxbuild.errors import TargetNotBuilt, UnknownProgram
-from ltxbuild.planner import BuildPlan
+from ltxbuild.plan.planner import BuildPlan
 from ltxbuild.recipe import Recipe
 
 BUILT_TARGETS = ("cpu",)
@@ -82,8 +82,8 @@ def compile_command(
 def _take(found: Planned, url: str) -> bool:
     """Take what a remote has of a plan; whether there was anything."""
     from ltx_cache.address import address
-    from ltxbuild.explain import shortened
-    from ltxbuild.readthrough import read_through
+    from ltxbuild.bundles.readthrough import read_through
+    from ltxbuild.plan.explain import shortened
 
     taken = read_through(found.plan, found.store, address(url))
     for item in taken.misses:
@@ -121,7 +121,7 @@ def _build(found: Planned, chosen: set[str], jobs: int) -> str | None:
         programs, weights = built.programs, built.weights
     if found.checkpoint is None or len(programs) < len(plan.programs) or len(weights) < len(plan.weights):
         return None
-    from ltxbuild.bundler import publish
+    from ltxbuild.bundles.bundler import publish
 
     tokenizer = found.store.put_file(found.checkpoint.tokenizer)
     return publish(plan, programs, weights, tokenizer, found.files, found.store).sha256

@@ -28,7 +28,7 @@ def bundle_command(ref: str, output: str) -> None:
       ltxbuild bundle cpu-tiny cpu-tiny.tar
       ltxbuild bundle cpu-tiny /media/stick/cpu-tiny/
     """
-    from ltxbuild.archive import pack, unfold
+    from ltxbuild.bundles.archive import pack, unfold
 
     store = Store(home())
     with store.in_use():
@@ -49,7 +49,7 @@ def unbundle_command(file: str, name: str | None) -> None:
       ltxbuild unbundle cpu-tiny.tar
       ssh builder cat cpu-tiny.tar | ltxbuild unbundle - --as cpu-tiny-2
     """
-    from ltxbuild.unarchive import unpack
+    from ltxbuild.bundles.unarchive import unpack
 
     store = Store(home())
     with store.in_use(create=True):

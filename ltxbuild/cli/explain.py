@@ -12,7 +12,7 @@ from ltx_run.bundle import Bundle
 from ltx_run.console import data_console, hint, say
 from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
 from ltxbuild.cli.planning import CheckpointOverrides, planned, read_recipe
-from ltxbuild.explain import Explanation, explain, rows
+from ltxbuild.plan.explain import Explanation, explain, rows
 
 
 @click.command("explain")

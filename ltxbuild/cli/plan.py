@@ -12,8 +12,8 @@ from ltx_cache.store import Hit, Miss
 from ltx_run.console import data_console, human_bytes
 from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
 from ltxbuild.cli.planning import CheckpointOverrides, planned, read_recipe
-from ltxbuild.planner import BuildPlan, PlannedProgram
-from ltxbuild.programspec import Size
+from ltxbuild.plan.planner import BuildPlan, PlannedProgram
+from ltxbuild.plan.programspec import Size
 
 if TYPE_CHECKING:
     from rich.table import Table

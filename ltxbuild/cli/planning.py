@@ -7,15 +7,15 @@ from pathlib import Path
 
 from ltx_cache.home import home
 from ltx_cache.store import Store
-from ltxbuild.checkpoint import Checkpoint, read_config
 from ltxbuild.components import ModelConfig
 from ltxbuild.errors import RecipeError
-from ltxbuild.fetch import locate
-from ltxbuild.lora import read_loras
-from ltxbuild.planner import BuildPlan, plan_build
+from ltxbuild.plan.planner import BuildPlan, plan_build
+from ltxbuild.plan.tables import Tables
 from ltxbuild.recipe import LoraSection, Recipe, load
-from ltxbuild.shipped import shipped_config
-from ltxbuild.tables import Tables
+from ltxbuild.synthetic.shipped import shipped_config
+from ltxbuild.weights.checkpoint import Checkpoint, read_config
+from ltxbuild.weights.fetch import locate
+from ltxbuild.weights.lora import read_loras
 
 DISTILLING = ("guided_two_stage",)
 """Pipelines whose second stage runs on distilled weights beside the model's own."""

@@ -14,8 +14,8 @@ from ltx_cache.names import checked_name
 from ltx_cache.store import Store
 from ltx_cache.transfer import Transfer, pull, push
 from ltx_run.console import hint, human_bytes, say
+from ltxbuild.bundles.contents import contents, keys
 from ltxbuild.cli.options import json_option
-from ltxbuild.contents import contents, keys
 
 REMOTE = "file:///FOLDER[@NAME]"
 

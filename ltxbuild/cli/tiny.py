@@ -22,7 +22,7 @@ def tiny_command(directory: Path, seed: int) -> None:
     Example:
       ltxbuild make-tiny-checkpoint demo/checkpoint
     """
-    from ltxbuild.synthetic import UPSAMPLER_FILES, write_checkpoint, write_lora, write_upsampler
+    from ltxbuild.synthetic.checkpoint import UPSAMPLER_FILES, write_checkpoint, write_lora, write_upsampler
 
     model, gemma, _ = write_checkpoint(directory, seed=seed)
     upsamplers = [write_upsampler(directory, kind, seed=seed) for kind in UPSAMPLER_FILES]

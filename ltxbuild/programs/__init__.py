@@ -12,10 +12,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ltxbuild.components import ModelConfig
-from ltxbuild.programspec import ProgramSpec
+from ltxbuild.plan.programspec import ProgramSpec
 
 if TYPE_CHECKING:
-    from ltxbuild.lower import Traceable
+    from ltxbuild.compiler.lower import Traceable
 
 MODULES: Mapping[str, str] = MappingProxyType(
     {

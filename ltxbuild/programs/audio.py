@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from ltxbuild.compiler.lower import Tensor, Traceable
 from ltxbuild.components import ModelConfig
-from ltxbuild.lower import Tensor, Traceable
 from ltxbuild.model import audio_decoder as decoder
 from ltxbuild.model import vocoder as model
 from ltxbuild.programs.shapes import one_to_one

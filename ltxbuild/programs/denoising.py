@@ -12,8 +12,8 @@ from typing import Any
 
 from jax import Array
 
+from ltxbuild.compiler.lower import Tensor, Traceable
 from ltxbuild.components import ModelConfig
-from ltxbuild.lower import Tensor, Traceable
 from ltxbuild.model import denoise as stages
 from ltxbuild.model.conditioning import Images
 from ltxbuild.model.denoise import Inputs, Stage

@@ -7,8 +7,8 @@ from typing import Any
 
 from jax import Array
 
+from ltxbuild.compiler.lower import Tensor, Traceable
 from ltxbuild.components import ModelConfig
-from ltxbuild.lower import Tensor, Traceable
 from ltxbuild.model import connector, gemma
 from ltxbuild.model.layers import AttentionKind, Params
 

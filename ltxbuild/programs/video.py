@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from ltxbuild.compiler.lower import Tensor, Traceable
 from ltxbuild.components import ModelConfig
-from ltxbuild.lower import Tensor, Traceable
 from ltxbuild.model import video_decoder as decoder
 from ltxbuild.model import video_encoder as encoder
 from ltxbuild.programs.shapes import one_to_one, video_latent

@@ -10,11 +10,11 @@ from test_keys import BASE, FILES
 from ltx_cache.store import Store
 from ltx_run.safetensors import header_bytes
 from ltxbuild.components import COMPONENTS
-from ltxbuild.lora import Lora, Loras
-from ltxbuild.planner import BuildPlan, plan_build
+from ltxbuild.plan.planner import BuildPlan, plan_build
 from ltxbuild.recipe import Recipe
-from ltxbuild.sharder import ShardedWeights, shard
-from ltxbuild.shipped import shipped_config
+from ltxbuild.synthetic.shipped import shipped_config
+from ltxbuild.weights.lora import Lora, Loras
+from ltxbuild.weights.sharder import ShardedWeights, shard
 
 CONFIG = shipped_config("ltx-2.3-tiny")
 TABLES = {name: COMPONENTS[name].table(CONFIG) for name in ("transformer", "connectors")}

@@ -20,10 +20,10 @@ from ltx_cache.store import Store
 from ltx_run.bundle import Bundle, blobs, encode
 from ltx_run.errors import BundleInvalid
 from ltx_run.lookup import MANIFEST, MANIFEST_DIGEST, digest_line, find
-from ltxbuild import unarchive
-from ltxbuild.archive import pack, unfold
-from ltxbuild.contents import contents
-from ltxbuild.unarchive import ArchiveInvalid, unpack
+from ltxbuild.bundles import unarchive
+from ltxbuild.bundles.archive import pack, unfold
+from ltxbuild.bundles.contents import contents
+from ltxbuild.bundles.unarchive import ArchiveInvalid, unpack
 
 Member = tuple[tarfile.TarInfo, bytes]
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from ltx_run.safetensors import SafetensorsError, SafetensorsFile, header_bytes
-from ltxbuild.checkpoint import Checkpoint, read_config, validate
 from ltxbuild.components import COMPONENTS, ModelConfig
 from ltxbuild.errors import CheckpointError
 from ltxbuild.model.params import ParamTable
-from ltxbuild.shipped import shipped_config
-from ltxbuild.synthetic import write_checkpoint
+from ltxbuild.synthetic.checkpoint import write_checkpoint
+from ltxbuild.synthetic.shipped import shipped_config
+from ltxbuild.weights.checkpoint import Checkpoint, read_config, validate
 
 
 @pytest.fixture(scope="session")

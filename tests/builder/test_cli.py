@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from ltx_cache.store import Store
+from ltxbuild.compiler.worker import environment
+from ltxbuild.compiler.workers import WorkerPool
 from ltxbuild.errors import BuildFailed
-from ltxbuild.worker import environment
-from ltxbuild.workers import WorkerPool
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "recipes/cpu_tiny.yaml")
@@ -48,8 +48,10 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_examples_in_help_stand_on_lines_of_their_own() -> None:
-    """click keeps the line breaks of the examples."""
-    code = "import sys; sys.argv = ['ltxbuild', 'compile', '--help']; from ltxbuild.cli.main import main; main()"
+    """Click keeps the line breaks of the examples."""
+    code = (
+        "import sys; sys.argv = ['ltxbuild', 'compile', '--help']; from ltxbuild.cli.main import main; main()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Examples:\n    ltxbuild compile recipes/cpu_tiny.yaml\n    ltxbuild compile" in done.stdout
 

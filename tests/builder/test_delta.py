@@ -16,8 +16,8 @@ import_oracles()
 from ltx_core.loader.fuse_loras import apply_loras  # noqa: E402
 from ltx_core.loader.primitives import LoraStateDictWithStrength, StateDict  # noqa: E402
 
-from ltxbuild import delta as module  # noqa: E402
-from ltxbuild.delta import delta, merged  # noqa: E402
+from ltxbuild.weights import delta as module  # noqa: E402
+from ltxbuild.weights.delta import delta, merged  # noqa: E402
 
 Array = NDArray[Any]
 OUT, IN = 48, 40

@@ -15,10 +15,10 @@ from bundles import fake_bundle
 
 from ltx_cache.key import Factor, Key
 from ltx_cache.store import Store
-from ltxbuild.explain import Explanation, explain, nearest, rows, shortened
-from ltxbuild.planner import BuildPlan, plan_build
+from ltxbuild.plan.explain import Explanation, explain, nearest, rows, shortened
+from ltxbuild.plan.planner import BuildPlan, plan_build
 from ltxbuild.recipe import Recipe
-from ltxbuild.shipped import shipped_config
+from ltxbuild.synthetic.shipped import shipped_config
 
 FILES = {"model": "a" * 64, "text_encoder/model.safetensors": "b" * 64}
 VARIANT = {"height": 128, "width": 192, "frames": 17, "fps": 24}

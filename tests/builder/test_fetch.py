@@ -12,13 +12,13 @@ import hub
 import pytest
 
 from ltxbuild.errors import CheckpointError
-from ltxbuild.fetch import locate
 from ltxbuild.recipe import Recipe
+from ltxbuild.weights.fetch import locate
 
 LOCATE = """
 import json, sys
 from ltx_cache.errors import LtxError
-from ltxbuild.fetch import locate
+from ltxbuild.weights.fetch import locate
 from ltxbuild.recipe import Recipe
 recipe = Recipe.model_validate(json.loads(sys.argv[1]))
 try:

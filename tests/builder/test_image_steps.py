@@ -13,12 +13,12 @@ from ltx_run import conditioning
 from ltx_run import plan as steps
 from ltx_run.conditioning import GivenImage
 from ltx_run.flow import Signature
+from ltxbuild.compiler.lower import lower
 from ltxbuild.components import COMPONENTS
-from ltxbuild.lower import lower
-from ltxbuild.pipeline import blueprint
+from ltxbuild.plan.pipeline import blueprint
 from ltxbuild.programs import traceable
 from ltxbuild.recipe import Recipe
-from ltxbuild.shipped import shipped_config
+from ltxbuild.synthetic.shipped import shipped_config
 
 
 def plan(keyframes: int | None, **fields: Any) -> steps.Plan:

@@ -13,10 +13,10 @@ import pytest
 
 from ltx_cache.key import Key
 from ltx_cache.store import Store
-from ltxbuild import keys
-from ltxbuild.planner import plan_build
+from ltxbuild.plan import keys
+from ltxbuild.plan.planner import plan_build
 from ltxbuild.recipe import Recipe
-from ltxbuild.shipped import shipped_config
+from ltxbuild.synthetic.shipped import shipped_config
 
 BASE: dict[str, Any] = {
     "name": "law",
@@ -128,9 +128,9 @@ PRINT_KEYS = """
 import json, sys
 from pathlib import Path
 from ltx_cache.store import Store
-from ltxbuild.planner import plan_build
+from ltxbuild.plan.planner import plan_build
 from ltxbuild.recipe import Recipe
-from ltxbuild.shipped import shipped_config
+from ltxbuild.synthetic.shipped import shipped_config
 base, files = json.loads(sys.argv[1])
 plan = plan_build(Recipe.model_validate(base), shipped_config("ltx-2.3-tiny"), Store(Path("store")), files)
 print(json.dumps({name: item.key.digest for name, item in plan.programs.items()}))

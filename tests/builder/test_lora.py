@@ -14,13 +14,13 @@ from loras import CONNECTOR, QUERY, TABLES, Tensors, pair, transformer, write
 
 from ltx_cache.store import Store
 from ltx_run.safetensors import SafetensorsError, SafetensorsFile, header_bytes, read_header
-from ltxbuild.checkpoint import Checkpoint, LoraFile
 from ltxbuild.components import COMPONENTS
-from ltxbuild.delta import delta, merged
 from ltxbuild.errors import CheckpointError
-from ltxbuild.lora import Loras, linear_weights, read_loras
-from ltxbuild.shipped import shipped_config
-from ltxbuild.synthetic import write_checkpoint, write_lora
+from ltxbuild.synthetic.checkpoint import write_checkpoint, write_lora
+from ltxbuild.synthetic.shipped import shipped_config
+from ltxbuild.weights.checkpoint import Checkpoint, LoraFile
+from ltxbuild.weights.delta import delta, merged
+from ltxbuild.weights.lora import Loras, linear_weights, read_loras
 
 
 @pytest.fixture(scope="session")
@@ -146,9 +146,9 @@ SHARD_WITH_LORA = """
 import json, sys
 from pathlib import Path
 from ltx_cache.store import Store
-from ltxbuild.lora import Lora
+from ltxbuild.weights.lora import Lora
 from ltxbuild.model.params import linear, prefixed, stack
-from ltxbuild.sharder import shard
+from ltxbuild.weights.sharder import shard
 layers = (linear("up", f"l{i}", 4096, 8192, ("mlp", None), bias=False) for i in range(3))
 table = prefixed("blocks", stack(layers))
 keys = [key for spec in table for key in spec.sources]

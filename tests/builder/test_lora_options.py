@@ -9,14 +9,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ltxbuild.checkpoint import LoraFile
 from ltxbuild.cli.main import cli
 from ltxbuild.cli.options import checkpoint_options
 from ltxbuild.cli.planning import CheckpointOverrides, read_recipe
 from ltxbuild.errors import CheckpointError, RecipeError
-from ltxbuild.fetch import locate
 from ltxbuild.recipe import load
-from ltxbuild.synthetic import write_checkpoint, write_lora
+from ltxbuild.synthetic.checkpoint import write_checkpoint, write_lora
+from ltxbuild.weights.checkpoint import LoraFile
+from ltxbuild.weights.fetch import locate
 
 RECIPE = """
 name: mini

@@ -16,11 +16,11 @@ from ltxbuild.components import COMPONENTS
 from ltxbuild.errors import RecipeError
 from ltxbuild.model import schedule
 from ltxbuild.model.params import tree
-from ltxbuild.pipeline import Blueprint, blueprint
+from ltxbuild.plan.pipeline import Blueprint, blueprint
+from ltxbuild.plan.programspec import DISTILLED, ProgramSpec
 from ltxbuild.programs import traceable
-from ltxbuild.programspec import DISTILLED, ProgramSpec
 from ltxbuild.recipe import Recipe
-from ltxbuild.shipped import shipped_config
+from ltxbuild.synthetic.shipped import shipped_config
 
 CONFIG = shipped_config("ltx-2.3-tiny")
 SIZE = {"height": 64, "width": 64, "frames": 9, "fps": 24}

@@ -9,7 +9,7 @@ import pytest
 
 from ltxbuild.errors import RecipeError
 from ltxbuild.model.params import ParamSpec
-from ltxbuild.profiles import check_divides, mesh_shape, partition, shard_slices
+from ltxbuild.plan.profiles import check_divides, mesh_shape, partition, shard_slices
 
 SPEC = ParamSpec("blocks.to_q.weight", (3, 8, 6), ("layers", "heads", None), ("a", "b", "c"))
 

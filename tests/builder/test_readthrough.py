@@ -18,9 +18,9 @@ from ltx_cache.folder_remote import FolderRemote
 from ltx_cache.store import Hit, Store
 from ltx_cache.transfer import push
 from ltx_run.bundle import Bundle, encode
-from ltxbuild.contents import contents, keys
-from ltxbuild.planner import BuildPlan
-from ltxbuild.readthrough import read_through
+from ltxbuild.bundles.contents import contents, keys
+from ltxbuild.bundles.readthrough import read_through
+from ltxbuild.plan.planner import BuildPlan
 
 
 def built(store: Store, made: BuildPlan) -> Bundle:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from ltx_cache.store import Store
 from ltx_run.safetensors import ALIGNMENT, SafetensorsError, read_header
 from ltxbuild.model.params import Layout, ParamSpec, linear, prefixed, stack
-from ltxbuild.sharder import shard
+from ltxbuild.weights.sharder import shard
 
 RULES = {"heads": "tp", "mlp": "tp"}
 MESH = {"tp": 4}
@@ -115,7 +115,7 @@ import json, sys
 from pathlib import Path
 from ltx_cache.store import Store
 from ltxbuild.model.params import linear, prefixed, stack
-from ltxbuild.sharder import shard
+from ltxbuild.weights.sharder import shard
 layers = (linear("up", f"l{i}", 4096, 8192, ("mlp", None), bias=False) for i in range(32))
 table = prefixed("blocks", stack(layers))
 files = {key: Path(sys.argv[1]) for spec in table for key in spec.sources}

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import ltxbuild
+from ltxbuild.plan.sources import reached_modules, source_digest
 from ltxbuild.programs import MODULES
-from ltxbuild.sources import reached_modules, source_digest
 
 PACKAGE = Path(ltxbuild.__file__).parent
-DIGEST = "import sys; from ltxbuild.sources import source_digest; print(source_digest(*sys.argv[1:]))"
+DIGEST = "import sys; from ltxbuild.plan.sources import source_digest; print(source_digest(*sys.argv[1:]))"
 
 
 def digest_of_copy(folder: Path, edit: dict[str, tuple[str, str]], *modules: str) -> str:

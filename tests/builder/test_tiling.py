@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from oracles import import_oracles
 
 from ltx_run.plan import Tile
-from ltxbuild.tiling import tile_shapes, tiles
+from ltxbuild.plan.tiling import tile_shapes, tiles
 
 import_oracles()
 from ltx_core.model.video_vae import SpatialTilingConfig, TemporalTilingConfig, TilingConfig  # noqa: E402

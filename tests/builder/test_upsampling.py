@@ -8,13 +8,13 @@ import pytest
 
 from ltx_run import plan as steps
 from ltxbuild.errors import RecipeError
-from ltxbuild.latent_size import first_stage, latent_size
 from ltxbuild.model.config import UpsamplerKind
 from ltxbuild.model.upsampler import SPREAD
-from ltxbuild.pipeline import blueprint
+from ltxbuild.plan.latent_size import first_stage, latent_size
+from ltxbuild.plan.pipeline import blueprint
 from ltxbuild.programs import traceable
 from ltxbuild.recipe import Recipe
-from ltxbuild.shipped import shipped_config
+from ltxbuild.synthetic.shipped import shipped_config
 from ltxbuild.upsampling import UPSAMPLINGS
 
 KINDS = list(UPSAMPLINGS)

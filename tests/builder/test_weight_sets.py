@@ -17,14 +17,14 @@ from ltx_cache.key import Key
 from ltx_cache.store import Store
 from ltx_run.safetensors import SafetensorsFile, header_bytes
 from ltxbuild.build import build
-from ltxbuild.checkpoint import Checkpoint, LoraFile, read_config
 from ltxbuild.errors import CheckpointError, RecipeError
-from ltxbuild.lora import Lora, Loras, read_loras
-from ltxbuild.pipeline import Blueprint
-from ltxbuild.planner import BuildPlan, plan_build
-from ltxbuild.programspec import DISTILLED, ProgramSpec
+from ltxbuild.plan.pipeline import Blueprint
+from ltxbuild.plan.planner import BuildPlan, plan_build
+from ltxbuild.plan.programspec import DISTILLED, ProgramSpec
 from ltxbuild.recipe import Recipe
-from ltxbuild.synthetic import write_checkpoint, write_lora
+from ltxbuild.synthetic.checkpoint import write_checkpoint, write_lora
+from ltxbuild.weights.checkpoint import Checkpoint, LoraFile, read_config
+from ltxbuild.weights.lora import Lora, Loras, read_loras
 
 
 @pytest.fixture(scope="session")
@@ -72,8 +72,8 @@ def guided(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ProgramSpec("stage2", "unpatchify", DISTILLED, (("height", 2),)),
     ]
     drawn = Blueprint({spec.id: spec for spec in specs}, ())
-    monkeypatch.setattr("ltxbuild.planner.blueprint", lambda recipe, config: drawn)
-    monkeypatch.setattr("ltxbuild.planner.choose_attention", lambda *_: "plain")
+    monkeypatch.setattr("ltxbuild.plan.planner.blueprint", lambda recipe, config: drawn)
+    monkeypatch.setattr("ltxbuild.plan.planner.choose_attention", lambda *_: "plain")
     return
 
 

@@ -29,12 +29,12 @@ from systems import (
 )
 from torch import Tensor
 
+from ltxbuild.compiler.lower import lower
 from ltxbuild.components import COMPONENTS
-from ltxbuild.lower import lower
-from ltxbuild.pipeline import blueprint
+from ltxbuild.plan.pipeline import blueprint
 from ltxbuild.programs import traceable
 from ltxbuild.recipe import load
-from ltxbuild.synthetic import shipped_config
+from ltxbuild.synthetic.checkpoint import shipped_config
 
 pytestmark = pytest.mark.xdist_group("e2e")
 

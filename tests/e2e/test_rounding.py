@@ -24,10 +24,10 @@ from systems import BF16, F32, PROMPT, Official, System, distance
 from torch import Tensor
 
 from ltxbuild.components import COMPONENTS, ModelConfig
-from ltxbuild.placement import DEFAULT_FLAGS
+from ltxbuild.plan.placement import DEFAULT_FLAGS
+from ltxbuild.plan.programspec import ProgramSpec
 from ltxbuild.programs import traceable
-from ltxbuild.programspec import ProgramSpec
-from ltxbuild.synthetic import shipped_config
+from ltxbuild.synthetic.checkpoint import shipped_config
 
 Array = NDArray[Any]
 

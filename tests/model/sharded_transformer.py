@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ltxbuild.model import adaln, transformer
 from ltxbuild.model.params import tree
 from ltxbuild.model.positions import rope_tables
-from ltxbuild.profiles import PROFILES, partition
+from ltxbuild.plan.profiles import PROFILES, partition
 
 IN_BLOCKS = "while/body"
 

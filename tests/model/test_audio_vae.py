@@ -15,7 +15,7 @@ from oracles import import_oracles, randomize, tiny_config
 
 from ltxbuild.model import audio_decoder, audio_encoder
 from ltxbuild.model.config import AudioVaeConfig
-from ltxbuild.shipped import shipped
+from ltxbuild.synthetic.shipped import shipped
 
 import_oracles()
 from ltx_core.model.audio_vae.model_configurator import (  # noqa: E402

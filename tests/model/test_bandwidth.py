@@ -10,9 +10,9 @@ import torch
 from loading import AGREES, key_diff, load, prefixed_state
 from oracles import import_oracles
 
-from ltxbuild.filters import mel_filterbank, stft_basis
 from ltxbuild.model import bandwidth
 from ltxbuild.model.config import BandwidthConfig
+from ltxbuild.synthetic.filters import mel_filterbank, stft_basis
 
 import_oracles()
 from ltx_core.model.audio_vae.vocoder import MelSTFT, UpSample1d  # noqa: E402

@@ -15,7 +15,7 @@ from oracles import import_oracles, randomize, tiny_config
 
 from ltxbuild.model import generator, vocoder
 from ltxbuild.model.config import VocoderConfig
-from ltxbuild.shipped import shipped
+from ltxbuild.synthetic.shipped import shipped
 
 import_oracles()
 from ltx_core.model.audio_vae.model_configurator import VocoderConfigurator  # noqa: E402

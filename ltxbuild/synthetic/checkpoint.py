@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from ltx_run.safetensors import header_bytes
 from ltxbuild.components import COMPONENTS, ModelConfig
-from ltxbuild.filters import binomial, lowpass_filter, mel_filterbank, stft_basis
-from ltxbuild.gemma_directory import IMAGE_TOKENS, gemma_config, tokenizer_json, vision_shapes
-from ltxbuild.lora import DOWN, UP, linear_weights
 from ltxbuild.model.config import UpsamplerKind
 from ltxbuild.model.params import ParamSpec
-from ltxbuild.shipped import shipped, shipped_config
+from ltxbuild.synthetic.filters import binomial, lowpass_filter, mel_filterbank, stft_basis
+from ltxbuild.synthetic.gemma_directory import IMAGE_TOKENS, gemma_config, tokenizer_json, vision_shapes
+from ltxbuild.synthetic.shipped import shipped, shipped_config
+from ltxbuild.weights.lora import DOWN, UP, linear_weights
 
 MODEL_FILE = "ltx-2.3-tiny.safetensors"
 UPSAMPLER_FILES: Mapping[UpsamplerKind, str] = {

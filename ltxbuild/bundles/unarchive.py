@@ -19,7 +19,7 @@ from ltx_cache.errors import LtxError, StorageFull
 from ltx_cache.names import checked_name
 from ltx_cache.store import Store
 from ltx_run.lookup import MANIFEST, MANIFEST_DIGEST, digest_line
-from ltxbuild.contents import contents, parsed
+from ltxbuild.bundles.contents import contents, parsed
 
 BLOCK = tarfile.BLOCKSIZE
 MANIFEST_LIMIT = 64 << 20

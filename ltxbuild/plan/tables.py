@@ -21,7 +21,7 @@ from ltx_cache.key import Factor, Key
 from ltx_cache.store import Hit, Store
 from ltxbuild.components import COMPONENTS, ModelConfig
 from ltxbuild.model.params import ParamTable
-from ltxbuild.sources import source_digest
+from ltxbuild.plan.sources import source_digest
 
 
 class Tables(Mapping[str, ParamTable]):

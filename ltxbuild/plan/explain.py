@@ -19,7 +19,7 @@ from ltx_cache.canonical import canonical
 from ltx_cache.key import ABSENT, Absent, Difference, Key, Value, differences
 from ltx_cache.store import NO_ENTRY, Hit, Miss, Store
 from ltx_run.bundle import Bundle
-from ltxbuild.planner import BuildPlan
+from ltxbuild.plan.planner import BuildPlan
 
 NO_CHECKPOINT = "no checkpoint"
 IDENTITY = {"program": "program", "weights": "component"}

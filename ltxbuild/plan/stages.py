@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ltx_run import plan as steps
-from ltxbuild.draft import TEXT_LENGTH, Draft, Pair, pair
 from ltxbuild.guidance import SCALES
-from ltxbuild.latent_size import LatentSize
-from ltxbuild.programspec import Size
+from ltxbuild.plan.draft import TEXT_LENGTH, Draft, Pair, pair
+from ltxbuild.plan.latent_size import LatentSize
+from ltxbuild.plan.programspec import Size
 from ltxbuild.upsampling import PIXEL_STRIDE
 
 Names = tuple[str, ...]

@@ -5,7 +5,7 @@ gives back; so they never run in the builder's own process. A job is a folder wi
 `result.json` in it. The environment is made by `environment`, scrubbed of everything that could change the
 generated code behind the key's back.
 
-Run as: python -m ltxbuild.worker STORE_ROOT
+Run as: python -m ltxbuild.compiler.worker STORE_ROOT
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
 
     from ltx_cache.key import Factor, Key
     from ltx_cache.store import Hit, Store
+    from ltxbuild.compiler.lower import lower
     from ltxbuild.components import COMPONENTS, ModelConfig
-    from ltxbuild.lower import lower
     from ltxbuild.model.config import GemmaConfig, LtxConfig, UpsamplerConfig
+    from ltxbuild.plan.programspec import ProgramSpec
     from ltxbuild.programs import traceable
-    from ltxbuild.programspec import ProgramSpec
 
     configs = job["config"]
     config = ModelConfig(

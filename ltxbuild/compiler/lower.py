@@ -18,8 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltx_run.bundle import TensorInput, TensorSpec, WeightInput
 from ltxbuild.model.params import ParamTable, tree
+from ltxbuild.plan.profiles import device_count, partition
 from ltxbuild.precision import storage_dtype
-from ltxbuild.profiles import device_count, partition
 
 STACK = "blocks"
 """Path segment of a parameter name below which layers are stacked."""

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from ltx_cache.blobref import BlobRef
 from ltx_cache.store import Store
 from ltx_run.safetensors import ALIGNMENT, SafetensorsFile, header_bytes
-from ltxbuild.delta import Delta, delta, merged
-from ltxbuild.lora import Lora
 from ltxbuild.model.params import ParamSpec, ParamTable
+from ltxbuild.plan.profiles import device_count, partition, shard_slices
 from ltxbuild.precision import ITEMSIZE, storage_dtype
-from ltxbuild.profiles import device_count, partition, shard_slices
+from ltxbuild.weights.delta import Delta, delta, merged
+from ltxbuild.weights.lora import Lora
 
 Array = NDArray[Any]
 

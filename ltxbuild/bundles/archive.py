@@ -17,7 +17,7 @@ from ltx_cache.hashing import chunks
 from ltx_cache.store import Store
 from ltx_run.errors import OutputError
 from ltx_run.lookup import MANIFEST, MANIFEST_DIGEST, digest_line
-from ltxbuild.contents import contents
+from ltxbuild.bundles.contents import contents
 
 BLOCK = tarfile.BLOCKSIZE
 Write = Callable[[memoryview], None]

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ltx_run.safetensors import Entry
-from ltxbuild.checkpoint import FLOATS, Checkpoint, LoraFile, header, listed
 from ltxbuild.errors import CheckpointError
 from ltxbuild.model.params import ParamTable
-from ltxbuild.programspec import DISTILLED, component_of
+from ltxbuild.plan.programspec import DISTILLED, component_of
+from ltxbuild.weights.checkpoint import FLOATS, Checkpoint, LoraFile, header, listed
 
 PREFIX = "diffusion_model."
 DOWN, UP, ALPHA = ".lora_A.weight", ".lora_B.weight", ".alpha"

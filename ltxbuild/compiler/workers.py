@@ -28,7 +28,7 @@ class _Worker:
     def __init__(self, store_root: Path, environment: Mapping[str, str], log: IO[bytes]) -> None:
         self.log = Path(log.name)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ltxbuild.worker", str(store_root)],
+            [sys.executable, "-m", "ltxbuild.compiler.worker", str(store_root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

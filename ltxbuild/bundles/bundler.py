@@ -9,11 +9,11 @@ from ltx_cache.blobref import BlobRef
 from ltx_cache.store import Store
 from ltx_run import bundle as manifest
 from ltxbuild import __version__
-from ltxbuild.keys import compiler_versions
-from ltxbuild.planner import BuildPlan
+from ltxbuild.plan.keys import compiler_versions
+from ltxbuild.plan.planner import BuildPlan
+from ltxbuild.plan.sources import source_digest
 from ltxbuild.programs import MODULES
 from ltxbuild.recipe import Recipe
-from ltxbuild.sources import source_digest
 
 
 def publish(

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from ltx_run import plan as steps
 from ltxbuild.components import ModelConfig
-from ltxbuild.latent_size import AUDIO_STRIDE, LatentSize
-from ltxbuild.programspec import ProgramSpec, Size
+from ltxbuild.plan.latent_size import AUDIO_STRIDE, LatentSize
+from ltxbuild.plan.programspec import ProgramSpec, Size
+from ltxbuild.plan.tiling import tile_shapes, tiles
 from ltxbuild.recipe import Recipe, VariantSection
-from ltxbuild.tiling import tile_shapes, tiles
 
 TEXT_LENGTH = 1024
 BOS, PAD = 2, 0

@@ -17,16 +17,16 @@ from ltx_cache.store import Hit, Miss, Store
 from ltx_run.bundle import Program, WeightSet
 from ltxbuild.components import ModelConfig
 from ltxbuild.errors import RecipeError
-from ltxbuild.keys import program_key, weights_key
-from ltxbuild.lora import Lora, Loras
 from ltxbuild.model.params import ParamTable
-from ltxbuild.pipeline import Blueprint, blueprint
-from ltxbuild.placement import Placement, place
+from ltxbuild.plan.keys import program_key, weights_key
+from ltxbuild.plan.pipeline import Blueprint, blueprint
+from ltxbuild.plan.placement import Placement, place
+from ltxbuild.plan.profiles import partition
+from ltxbuild.plan.programspec import DISTILLED, ProgramSpec, component_of
+from ltxbuild.plan.tables import Tables
 from ltxbuild.precision import ITEMSIZE, storage_dtype
-from ltxbuild.profiles import partition
-from ltxbuild.programspec import DISTILLED, ProgramSpec, component_of
 from ltxbuild.recipe import Recipe
-from ltxbuild.tables import Tables
+from ltxbuild.weights.lora import Lora, Loras
 
 SCORES_LIMIT = 1 << 30
 """Bytes of attention scores above which `attention: auto` goes through the queries in blocks."""

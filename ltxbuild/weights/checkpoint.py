@@ -18,7 +18,7 @@ from ltxbuild.components import ModelConfig
 from ltxbuild.errors import CheckpointError
 from ltxbuild.model.config import GemmaConfig, LtxConfig, UpsamplerConfig
 from ltxbuild.model.params import ParamTable
-from ltxbuild.programspec import DISTILLED
+from ltxbuild.plan.programspec import DISTILLED
 
 SUPPORTED_VERSION = (2, 3)
 UNUSED_GEMMA = ("vision_tower.", "multi_modal_projector.")

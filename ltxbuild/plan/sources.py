@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "ltxbuild"
-_ROOT = Path(__file__).parent
+_ROOT = Path(__file__).parents[1]
 
 
 def source_digest(*modules: str) -> str:

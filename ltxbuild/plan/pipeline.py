@@ -12,13 +12,13 @@ from types import MappingProxyType
 
 from ltx_run import plan as steps
 from ltxbuild.components import ModelConfig
-from ltxbuild.draft import Draft
 from ltxbuild.errors import RecipeError
-from ltxbuild.latent_size import LatentSize, first_stage, latent_size
 from ltxbuild.model import schedule
-from ltxbuild.programspec import DISTILLED, ProgramSpec
+from ltxbuild.plan.draft import Draft
+from ltxbuild.plan.latent_size import LatentSize, first_stage, latent_size
+from ltxbuild.plan.programspec import DISTILLED, ProgramSpec
+from ltxbuild.plan.stages import Stage, denoise, encode_images
 from ltxbuild.recipe import Pipeline, Recipe, VariantSection
-from ltxbuild.stages import Stage, denoise, encode_images
 from ltxbuild.upsampling import UPSAMPLINGS
 
 

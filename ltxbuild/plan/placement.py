@@ -7,8 +7,8 @@ from typing import Any
 
 from ltx_run.fingerprint import compiler_features
 from ltxbuild.model.params import ParamTable
-from ltxbuild.profiles import PROFILES, check_divides, device_count, partition
-from ltxbuild.programspec import ProgramSpec
+from ltxbuild.plan.profiles import PROFILES, check_divides, device_count, partition
+from ltxbuild.plan.programspec import ProgramSpec
 from ltxbuild.recipe import Recipe
 
 DEFAULT_FLAGS: dict[str, dict[str, Any]] = {

@@ -36,12 +36,12 @@ from typing import Any
 
 from ltx_cache.key import Factor, Key
 from ltxbuild.components import COMPONENTS, ModelConfig
-from ltxbuild.lora import Lora
-from ltxbuild.placement import Placement
+from ltxbuild.plan.placement import Placement
+from ltxbuild.plan.programspec import ProgramSpec
+from ltxbuild.plan.sources import source_digest
 from ltxbuild.programs import MODULES
-from ltxbuild.programspec import ProgramSpec
 from ltxbuild.recipe import Recipe
-from ltxbuild.sources import source_digest
+from ltxbuild.weights.lora import Lora
 
 COMPILER_PACKAGES = {
     "cpu": ("jax", "jaxlib"),
@@ -75,7 +75,7 @@ def program_key(
         "target": placement.target,
         "flags": placement.flags,
         "compiler": compiler_versions(placement.platform),
-        "sources": source_digest("ltxbuild.lower", MODULES[spec.kind]),
+        "sources": source_digest("ltxbuild.compiler.lower", MODULES[spec.kind]),
     }
     return Key("program", tuple(Factor(name, value) for name, value in factors.items()))
 

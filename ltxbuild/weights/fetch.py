@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ltxbuild.checkpoint import Checkpoint, LoraFile
 from ltxbuild.errors import CheckpointError, ToolMissing
 from ltxbuild.recipe import LoraSection, Recipe
+from ltxbuild.weights.checkpoint import Checkpoint, LoraFile
 
 HUB = "hf://"
 GEMMA_FILES = ("*.safetensors", "*.json")

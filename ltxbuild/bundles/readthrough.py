@@ -20,9 +20,9 @@ from ltx_cache.remote import Remote
 from ltx_cache.store import Miss, Store
 from ltx_cache.transfer import MANIFEST_LIMIT, fetch
 from ltx_run.bundle import Blob, Program, WeightSet
-from ltxbuild.contents import parsed
-from ltxbuild.explain import Explanation, nearest
-from ltxbuild.planner import BuildPlan
+from ltxbuild.bundles.contents import parsed
+from ltxbuild.plan.explain import Explanation, nearest
+from ltxbuild.plan.planner import BuildPlan
 
 KEY_LIMIT = 4 << 20
 Record = Program | WeightSet

@@ -1,0 +1,1 @@
+"""Bundles as a whole: putting them together, writing them to files, taking parts from elsewhere."""

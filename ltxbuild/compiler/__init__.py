@@ -1,0 +1,1 @@
+"""Lowering and compiling programs, in processes of their own."""

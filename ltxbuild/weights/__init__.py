@@ -1,0 +1,1 @@
+"""Checkpoints in, shard files out: finding, checking, merging and splitting weights."""
