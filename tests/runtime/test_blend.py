@@ -11,7 +11,7 @@ import pytest
 
 from ltx_run.blend import blend
 from ltx_run.plan import Tile
-from ltxbuild.tiling import tiles as official_tiles
+from ltxbuild.plan.tiling import tiles as official_tiles
 
 Spans = Sequence[tuple[int, int, tuple[int, int]]]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ltx_run.distribution import Distribution
-from ltxbuild.profiles import shard_slices
+from ltxbuild.plan.profiles import shard_slices
 
 AXES = [None, "a", "b"]
 
