@@ -22,25 +22,30 @@ Frames = NDArray[np.float32]
 Decode = Callable[[Tile], NDArray[Any]]
 
 
-def rising(axis: int, length: int) -> NDArray[np.float32]:
-    """Rising ramp along an axis (0 is time)."""
-    points = np.linspace(0, 1, length + 1)[:-1] if axis == 0 else np.linspace(0, 1, length + 2)[1:-1]
-    return points.astype(np.float32)
+def in_time(length: int, rise: int, fall: int) -> NDArray[np.float32]:
+    """Weight of each frame of a tile."""
+    weights = np.ones(length, np.float32)
+    weights[:rise] = np.linspace(0, 1, rise + 1)[:-1]
+    weights[length - fall :] *= _falling(fall)
+    return weights
 
 
-def falling(length: int) -> NDArray[np.float32]:
-    """Falling ramp along any axis."""
+def _rising(length: int) -> NDArray[np.float32]:
+    return np.linspace(0, 1, length + 2)[1:-1].astype(np.float32)
+
+
+def _falling(length: int) -> NDArray[np.float32]:
     return np.linspace(1, 0, length + 2)[1:-1].astype(np.float32)
 
 
-def apply_ramps(values: Frames, ramps: Sequence[tuple[int, int]]) -> None:
-    """Weigh decoded values `[F, H, W, 3]` in place; what is on no ramp isn't touched."""
+def in_space(frame: NDArray[np.float32], ramps: Sequence[tuple[int, int]]) -> None:
+    """Weigh a frame `[H, W, 3]` of a tile in place; what is on no ramp isn't touched."""
     for axis, (rise, fall) in enumerate(ramps):
-        along = np.moveaxis(values, axis, -1)
+        along = np.moveaxis(frame, axis, -1)
         if rise:
-            along[..., :rise] *= rising(axis, rise)
+            along[..., :rise] *= _rising(rise)
         if fall:
-            along[..., along.shape[-1] - fall :] *= falling(fall)
+            along[..., along.shape[-1] - fall :] *= _falling(fall)
 
 
 def blend(tiles: Sequence[Tile], height: int, width: int, decode: Decode) -> Iterator[Frames]:
@@ -74,12 +79,17 @@ def _clamped(finished: Frames) -> Frames:
 
 def _shift(buffer: Frames, finished: int, unfinished: int) -> None:
     """Move unfinished frames to the front and clear the others."""
-    buffer[:unfinished] = buffer[finished : finished + unfinished].copy()
+    buffer[:unfinished] = buffer[finished : finished + unfinished]
     buffer[unfinished:] = 0
 
 
 def _add(frames: Frames, tile: Tile, decoded: NDArray[Any]) -> None:
-    values = decoded.astype(np.float32)
-    apply_ramps(values, tile.ramps)
+    """Add a tile frame by frame: a whole one in f32 would take as much memory as the buffer."""
     (top, left), (bottom, right) = tile.out_start[1:], tile.out_stop[1:]
-    frames[:, top:bottom, left:right] += values
+    weights = in_time(len(decoded), *tile.ramps[0])
+    for frame, values, weight in zip(frames, decoded, weights, strict=True):
+        weighted = values.astype(np.float32)
+        if weight != 1:
+            weighted *= weight
+        in_space(weighted, tile.ramps[1:])
+        frame[top:bottom, left:right] += weighted

@@ -25,9 +25,9 @@ FRAME = "frame_{:05}.png"
 
 
 class Sound(NamedTuple):
-    """Samples int16 `[2, N]`, and how many there are per second."""
+    """A waveform `[2, N]` in [-1, 1], and how many samples there are per second."""
 
-    samples: NDArray[np.int16]
+    waveform: NDArray[Any]
     rate: int
 
 

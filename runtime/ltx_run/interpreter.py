@@ -17,7 +17,7 @@ from ltx_run.encoders import Clip, Sound
 from ltx_run.job import Batch, Job
 from ltx_run.noise import normal
 from ltx_run.outputs import SHEET, Output
-from ltx_run.pictures import pcm16, rgb24
+from ltx_run.pictures import rgb24
 from ltx_run.pjrt import Tensor
 from ltx_run.plan import (
     Constant,
@@ -196,13 +196,13 @@ class Interpreter:
     def _write(self, step: WriteVideo) -> None:
         name, waveform = step.inputs
         request = self.job.request
-        sound = pcm16(_host(self._values[waveform])) if request.wants_sound else None
+        heard = _host(self._values[waveform]) if request.wants_sound else None
         clip = Clip(
             width=self._size.width,
             height=self._size.height,
             frames=self._size.frames,
             fps=Fraction(repr(step.fps)),
-            sound=None if sound is None else Sound(sound, step.sample_rate),
+            sound=None if heard is None else Sound(heard, step.sample_rate),
             tags=self._tags,
         )
         kept: list[NDArray[np.uint8]] = []

@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from ltx_run.encoders import Clip, Sound
-from ltx_run.pictures import Frame, Picture, i420
+from ltx_run.pictures import Frame, Picture, i420, pcm16
 
 BT709 = 1
 """Number of BT.709 among colour primaries, transfer characteristics and matrices (ITU-T H.273)."""
@@ -99,10 +99,10 @@ class Movie:
         """Append the sound up to a second, or all of it."""
         if self._clip.sound is None:
             return
-        samples, rate = self._clip.sound
-        stop = samples.shape[1] if until is None else min(int(until * rate), samples.shape[1])
+        waveform, rate = self._clip.sound
+        stop = waveform.shape[1] if until is None else min(int(until * rate), waveform.shape[1])
         for first, last in _spans(self._heard, stop):
-            part = np.ascontiguousarray(samples[:, first:last])
+            part = np.ascontiguousarray(pcm16(waveform[:, first:last]))
             sound = av.AudioFrame.from_ndarray(part, format="s16p", layout="stereo")
             sound.sample_rate, sound.pts, sound.time_base = rate, first, Fraction(1, rate)
             self._file.mux(self._audio.encode(sound))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import weakref
 from collections.abc import Sequence
 
@@ -136,3 +137,23 @@ def test_memory_is_one_temporal_tile() -> None:
     (buffer,) = {chunk.base.shape for chunk in blend(SMALL, *SHAPE[1:], decode)}
     assert len(bases) == 1
     assert buffer == (13, *SHAPE[1:], 3)
+
+
+def peak_of_blend(groups: int) -> int:
+    """Most bytes held while tiles of 16 frames are blended, the decoded tile not counted."""
+    times = [(8 * i, 8 * i + 16, (8 if i else 0, 8 if i + 1 < groups else 0)) for i in range(groups)]
+    tiles = grid(times, [(0, 32, (0, 0))], [(0, 64, (0, 0))])
+    values = np.zeros((16, 32, 64, 3), ml_dtypes.bfloat16)
+    tracemalloc.start()
+    try:
+        for _ in blend(tiles, 32, 64, lambda tile: values):
+            pass
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_video() -> None:
+    """Twenty temporal tiles take what two take: the buffer, and less than two frames beside it."""
+    frame = 32 * 64 * 3 * 4
+    assert max(peak_of_blend(2), peak_of_blend(20)) < 18 * frame
