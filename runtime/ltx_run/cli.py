@@ -167,7 +167,7 @@ def cli(
       ltx-run --inspect ball.mp4
 
     Exit codes: 0 done, 1 failed, 2 wrong input, 3 a needed device or tool is missing, 130 interrupted.
-    """  # noqa: D301
+    """
     from ltx_run import guidance as scales
     from ltx_run import launch
     from ltx_run.conditioning import parse
