@@ -88,10 +88,9 @@ def tell(report: Report, *, quiet: bool, verbose: bool, as_json: bool) -> None:
         made = sum(video.error is None for video in videos)
         what = videos[0].output if len(videos) == 1 else f"{made} of {len(videos)} videos"
         say(f"wrote {what} in {report.seconds:.1f} s")
-        for trouble in dict.fromkeys(
-            v.prompt_cache for v in videos if v.prompt_cache.startswith("not stored")
-        ):
-            say(f"prompt cache: {trouble}")
+        for status in dict.fromkeys(video.prompt_cache for video in videos):
+            if status.startswith(("hit", "not stored")):
+                say(f"prompt cache: {status}")
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2))
     failed = [f"{video.output}: {video.error}" for video in videos if video.error is not None]
