@@ -61,7 +61,7 @@ def read(path: Path, allowed: Mapping[str, Signature]) -> dict[str, Array]:
 
 def parts(tensors: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
     """The bytes of a safetensors file, piece by piece."""
-    ordered = sorted(tensors.items(), key=lambda item: item[1].nbytes % 64 != 0)
+    ordered = sorted(tensors.items(), key=lambda item: (item[1].nbytes % 64 != 0, item[0]))
     yield header_bytes(((name, array.dtype.name, array.shape) for name, array in ordered), {})
     for _, array in ordered:
         yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
