@@ -18,12 +18,11 @@ import msgspec
 from ltx_cache.blobref import BlobRef
 from ltx_cache.store import Hit, Store
 from ltx_run.bundle import Blob, Program, WeightSet
-from ltx_run.fingerprint import code_features, runtime_version
-from ltxbuild.compiler.worker import environment
 from ltxbuild.compiler.workers import WorkerPool
-from ltxbuild.errors import BuildFailed
+from ltxbuild.errors import BuildFailed, ToolMissing
 from ltxbuild.plan.planner import BuildPlan, PlannedProgram, PlannedWeights, program_record
 from ltxbuild.plan.programspec import component_of
+from ltxbuild.targets import target
 from ltxbuild.weights.checkpoint import Checkpoint, validate
 from ltxbuild.weights.sharder import shard
 
@@ -70,6 +69,7 @@ def build(
 
     Raises:
         BuildFailed: Programs that did not compile; everything else is complete and kept.
+        ToolMissing: A compiler is not installed; everything else is complete and kept.
         LtxError: The checkpoint or the store can't be used.
     """
     wanted = [item for name, item in plan.programs.items() if not only or name in only]
@@ -80,18 +80,30 @@ def build(
     programs = {item.spec.id: item.record for item in wanted if item.record}
     sharded = {item.name: item.record for item in weights if item.record}
 
-    devices = max((item.placement.devices for item in missing), default=1)
-    with (
-        WorkerPool(jobs, store, environment(plan.recipe.target.isa, devices)) as pool,
-        ThreadPoolExecutor(max_workers=jobs) as threads,
-    ):
+    lacking = _lacking({item.placement.platform for item in missing})
+    with WorkerPool(jobs, store) as pool, ThreadPoolExecutor(max_workers=jobs) as threads:
         pending = {
-            item.spec.id: threads.submit(_compile, plan, item, pool, store, progress) for item in missing
+            item.spec.id: threads.submit(_compile, plan, item, pool, store, progress)
+            for item in missing
+            if item.placement.platform not in lacking
         }
         for item in unsharded:
             sharded[item.name] = _shard(item, plan, files[item.name], store, progress)
         programs |= _gather(pending)
+    if lacking:
+        raise next(iter(lacking.values()))
     return Built(programs, sharded)
+
+
+def _lacking(platforms: set[str]) -> dict[str, ToolMissing]:
+    """Platforms whose compiler is not installed; what can be done without it is done first."""
+    lacking = {}
+    for platform in sorted(platforms):
+        try:
+            target(platform).check()
+        except ToolMissing as missing:
+            lacking[platform] = missing
+    return lacking
 
 
 def _source_files(
@@ -127,10 +139,11 @@ def _compile(
         if isinstance(found, Hit):
             return program_record(found, item.spec)
         progress.start(name, None)
-        result = pool.compile(name, _job(plan, item))
-        executable = BlobRef(**result["executable"])
-        program = _record(item, result, code_features(store.open(executable).read_bytes()))
-        store.put_entry(item.key, msgspec.to_builtins(program), [executable])
+        placement = item.placement
+        environment = target(placement.platform).environment(placement.target, placement.devices)
+        result = pool.compile(name, _job(plan, item), environment)
+        program = _record(item, result)
+        store.put_entry(item.key, msgspec.to_builtins(program), [BlobRef(**result["executable"])])
     seconds = result["seconds"]
     how = "reused an equal program" if result["reused"] else f"compile {seconds['compile']:.1f} s"
     progress.finish(name, f"lower {seconds['lower']:.1f} s, {how}")
@@ -152,22 +165,22 @@ def _job(plan: BuildPlan, item: PlannedProgram) -> dict[str, Any]:
             "upsampler": config.upsampler.model_dump(mode="json") if config.upsampler else None,
         },
         "precision": recipe.precision,
-        "layers": item.layers,
-        "attention": item.attention,
+        "forms": item.forms.json(),
         "mesh": placement.mesh,
         "rules": placement.rules,
+        "backend": target(placement.platform).backend,
         "target": placement.target,
         "flags": placement.flags,
         "compiler": {factor.name: factor.value for factor in item.key.factors}["compiler"],
     }
 
 
-def _record(item: PlannedProgram, result: Mapping[str, Any], features: tuple[str, ...]) -> Program:
+def _record(item: PlannedProgram, result: Mapping[str, Any]) -> Program:
     placement = item.placement
     fingerprint = {
         "platform": placement.platform,
-        "runtime": runtime_version(),
-        "features": features,
+        "runtime": result["runtime"],
+        "features": result["features"],
         "devices": placement.devices,
     }
     own = {"mesh": list(placement.mesh.items()), "weights": item.spec.weights, "key": item.key.digest}

@@ -4,7 +4,6 @@ LtxError (ltx_cache.errors)
 ├── RecipeError        the recipe can't be used: fix the named field
 ├── CheckpointError    the weights can't be used: get the right files
 ├── UnknownProgram     `--only` names no program of the recipe
-├── TargetNotBuilt     the recipe's target exists, this version can't compile for it
 ├── ToolMissing        a package the command needs is not installed
 ├── BuildFailed        a program did not compile: read the log
 └── CacheDamaged       the cache holds broken files: repair it, then build or pull again
@@ -31,12 +30,6 @@ class UnknownProgram(LtxError):
     """A program name that the recipe doesn't have."""
 
     exit_code = 2
-
-
-class TargetNotBuilt(LtxError):
-    """A target that recipes may name but this version can't compile for."""
-
-    exit_code = 3
 
 
 class ToolMissing(LtxError):

@@ -15,11 +15,8 @@ from ltx_run.console import hint, human_bytes, say
 from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
 from ltxbuild.cli.plan import show, summary
 from ltxbuild.cli.planning import CheckpointOverrides, Planned, planned, read_recipe
-from ltxbuild.errors import TargetNotBuilt, UnknownProgram
+from ltxbuild.errors import UnknownProgram
 from ltxbuild.plan.planner import BuildPlan
-from ltxbuild.recipe import Recipe
-
-BUILT_TARGETS = ("cpu",)
 
 
 @click.command("compile")
@@ -62,8 +59,6 @@ def compile_command(
         raise click.UsageError("--from would fill the cache: it can't be used with --dry-run")
     started = time.monotonic()
     read = read_recipe(recipe, overrides)
-    if not dry_run:
-        _refuse_unbuilt(read)
     with Store(home()).in_use(create=True, on_wait=lambda: say("waiting for the end of ltxbuild gc")):
         found = planned(read, programs_only=programs_only)
         if source is not None and _take(found, source):
@@ -125,17 +120,6 @@ def _build(found: Planned, chosen: set[str], jobs: int) -> str | None:
 
     tokenizer = found.store.put_file(found.checkpoint.tokenizer)
     return publish(plan, programs, weights, tokenizer, found.files, found.store).sha256
-
-
-def _refuse_unbuilt(recipe: Recipe) -> None:
-    overrides = {section.platform for section in recipe.programs.values() if section.platform}
-    platforms = sorted({recipe.target.platform, *overrides} - set(BUILT_TARGETS))
-    if platforms:
-        raise TargetNotBuilt(
-            f"recipe {recipe.name} is valid, but this version cannot compile for "
-            f"{', '.join(platforms)} yet (it can for {', '.join(BUILT_TARGETS)})",
-            hint="look at what it would need: ltxbuild plan RECIPE --programs-only",
-        )
 
 
 def _closing_words(found: Planned, chosen: set[str], bundle: str | None, seconds: object) -> None:

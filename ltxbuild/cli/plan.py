@@ -59,7 +59,7 @@ def summary(plan: BuildPlan) -> dict[str, Any]:
                 "kind": item.spec.kind,
                 "geometry": dict(item.spec.geometry),
                 "devices": item.placement.devices,
-                "attention": item.attention,
+                "attention": item.forms.attention,
                 "state": _state(item.found),
                 "key": item.key.digest,
                 "weight_bytes_per_device": _weight_bytes(plan, item.spec.weights),

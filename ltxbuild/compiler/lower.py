@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltx_run.bundle import TensorInput, TensorSpec, WeightInput
 from ltxbuild.model.params import ParamTable, tree
-from ltxbuild.plan.profiles import device_count, partition
+from ltxbuild.plan.profiles import partition
 from ltxbuild.precision import storage_dtype
 
 STACK = "blocks"
@@ -72,6 +72,7 @@ def lower(
     table: ParamTable,
     rules: Mapping[str, str],
     mesh_shape: Mapping[str, int],
+    devices: Sequence[jax.Device],
     precision: str,
     *,
     unroll: bool,
@@ -83,10 +84,11 @@ def lower(
         table: Parameters of its component; empty for a program without.
         rules: Logical axis to mesh axis.
         mesh_shape: Mesh axes and sizes; empty is one device.
+        devices: As many as the mesh has, present or not.
         precision: Storage dtype of the weights.
         unroll: Layers written out with one input per layer, instead of scanned over a stacked input.
     """
-    mesh = _mesh(mesh_shape)
+    mesh = _mesh(mesh_shape, devices)
     weights = _weight_inputs(table, rules, precision, unroll=unroll)
     tensors = [_tensor_input(t) for t in program.tensors]
     inputs: tuple[WeightInput | TensorInput, ...] = (*weights, *tensors)
@@ -116,10 +118,9 @@ def _sharding(mesh: Mesh, spec: tuple[str | None, ...]) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*spec))  # type: ignore[no-untyped-call]
 
 
-def _mesh(shape: Mapping[str, int]) -> Mesh:
-    devices = np.array(jax.devices()[: device_count(shape)])
+def _mesh(shape: Mapping[str, int], devices: Sequence[jax.Device]) -> Mesh:
     sizes, names = (tuple(shape.values()), tuple(shape)) if shape else ((1,), ("device",))
-    return Mesh(devices.reshape(sizes), names)
+    return Mesh(np.array(devices).reshape(sizes), names)
 
 
 def _tensor_input(tensor: Tensor) -> TensorInput:

@@ -2,8 +2,8 @@
 
 Compilers keep flags per process (`XLA_FLAGS`), can crash, and use memory that only the end of a process
 gives back; so they never run in the builder's own process. A job is a folder with `job.json`; the answer is
-`result.json` in it. The environment is made by `environment`, scrubbed of everything that could change the
-generated code behind the key's back.
+`result.json` in it. The environment is the target's (`ltxbuild.targets`), scrubbed of everything that could
+change the generated code behind the key's back.
 
 Run as: python -m ltxbuild.compiler.worker STORE_ROOT
 """
@@ -16,21 +16,9 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-SCRUBBED = ("XLA_", "JAX_", "LIBTPU_", "TF_", "LD_PRELOAD", "NEURON_")
-"""Prefixes of variables that reach code generation; the recipe's flags are the only way in."""
-MAX_ISA = {"sse4": "SSE4_2", "avx2": "AVX2", "avx512": "AVX512"}
-
-
-def environment(isa: str, devices: int) -> dict[str, str]:
-    """Environment of a worker that compiles CPU programs."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(SCRUBBED)}
-    flags = [f"--xla_force_host_platform_device_count={devices}"]
-    if isa != "native":
-        flags.append(f"--xla_cpu_max_isa={MAX_ISA[isa]}")
-    return env | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags), "PYTHONUNBUFFERED": "1"}
 
 
 def main() -> None:
@@ -67,7 +55,8 @@ def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
     from ltxbuild.compiler.lower import lower
     from ltxbuild.components import COMPONENTS, ModelConfig
     from ltxbuild.model.config import GemmaConfig, LtxConfig, UpsamplerConfig
-    from ltxbuild.plan.programspec import ProgramSpec
+    from ltxbuild.plan.profiles import device_count
+    from ltxbuild.plan.programspec import Forms, ProgramSpec
     from ltxbuild.programs import traceable
 
     configs = job["config"]
@@ -84,10 +73,12 @@ def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
     )
     table = COMPONENTS[spec.component].table(config) if spec.component else ()
     started = time.monotonic()
-    program = traceable(spec, config, job["precision"], job["attention"])
-    lowered = lower(
-        program, table, job["rules"], job["mesh"], job["precision"], unroll=job["layers"] == "unroll"
-    )
+    forms = Forms(**job["forms"])
+    program = traceable(spec, config, job["precision"], forms)
+    backend = import_module(job["backend"])
+    devices = backend.devices(job["target"], device_count(job["mesh"]))
+    unroll = forms.layers == "unroll"
+    lowered = lower(program, table, job["rules"], job["mesh"], devices, job["precision"], unroll=unroll)
     lowered_at = time.monotonic()
 
     store = Store(store_root)
@@ -104,7 +95,8 @@ def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
         case Hit(value=dict(compiled)):
             reused = True
         case _:
-            compiled, blob = _compile(lowered, job["flags"], store)
+            made = backend.compile(lowered, job["target"], job["flags"])
+            compiled, blob = _kept(made, store)
             store.put_entry(key, compiled, [blob])
             reused = False
     return {
@@ -116,20 +108,17 @@ def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
     }
 
 
-def _compile(lowered: Any, flags: Mapping[str, Any], store: Any) -> tuple[dict[str, Any], Any]:
-    compiled = lowered.module.compile(compiler_options=dict(flags))
-    blob = store.put_bytes(compiled.runtime_executable().serialize())
-    memory = compiled.memory_analysis()
-    return {
+def _kept(made: Any, store: Any) -> tuple[dict[str, Any], Any]:
+    """The executable in the store, and what the record says of it."""
+    blob = store.put_bytes(made.code)
+    record = {
         "executable": {"sha256": blob.sha256, "size": blob.size},
-        "memory": {
-            "arguments": memory.argument_size_in_bytes,
-            "outputs": memory.output_size_in_bytes,
-            "temp": memory.temp_size_in_bytes,
-            "code": blob.size,
-        },
-        "flops": max(float((compiled.cost_analysis() or {}).get("flops", 0.0)), 0.0),
-    }, blob
+        "runtime": made.runtime,
+        "features": list(made.features),
+        "memory": made.memory,
+        "flops": made.flops,
+    }
+    return record, blob
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ Guarantees: a crash or a kill of one process fails its job alone; leaving the po
 from __future__ import annotations
 
 import json
-import queue
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from ltx_cache.store import Store
 from ltxbuild.errors import BuildFailed
+from ltxbuild.targets.target import scrubbed
 
 TAIL = 15
 """Lines of a failed compile's log that are shown."""
@@ -27,12 +28,13 @@ class _Worker:
 
     def __init__(self, store_root: Path, environment: Mapping[str, str], log: IO[bytes]) -> None:
         self.log = Path(log.name)
+        self.environment = environment
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ltxbuild.compiler.worker", str(store_root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=dict(environment),
+            env={**scrubbed(), "PYTHONUNBUFFERED": "1", **environment},
             text=True,
         )
 
@@ -56,14 +58,14 @@ class _Worker:
 
 
 class WorkerPool:
-    """Compile processes, started as jobs need them."""
+    """Compile processes, started as jobs need them; a process serves jobs of one environment."""
 
-    def __init__(self, size: int, store: Store, environment: Mapping[str, str]) -> None:
+    def __init__(self, size: int, store: Store) -> None:
         """Prepare a pool of at most `size` processes that put their results into `store`."""
-        self._store, self._environment = store, environment
-        self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
-        for _ in range(size):
-            self._idle.put(None)
+        self._store = store
+        self._free = threading.Semaphore(size)
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
         self._started: list[_Worker] = []
         self._folder = tempfile.TemporaryDirectory(prefix="ltxbuild-")
 
@@ -77,28 +79,44 @@ class WorkerPool:
             worker.close()
         self._folder.cleanup()
 
-    def compile(self, name: str, job: Mapping[str, Any]) -> dict[str, Any]:
+    def compile(self, name: str, job: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
         """Compile one program; blocks until a process is free and the job is done.
+
+        Args:
+            name: Of the program, for messages and the log.
+            job: What `worker.compile_job` takes.
+            environment: Variables of the target, beside this process's own without what the target scrubs.
 
         Raises:
             BuildFailed: The compiler refused the program or died; the log is kept and its tail shown.
         """
-        worker = self._idle.get() or self._start()
-        folder = Path(tempfile.mkdtemp(dir=self._folder.name))
-        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        offset = worker.log.stat().st_size
-        died = worker.serve(folder)
-        self._idle.put(None if died else worker)
+        with self._free:
+            worker = self._take(environment)
+            folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+            (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+            offset = worker.log.stat().st_size
+            died = worker.serve(folder)
+            if not died:
+                with self._lock:
+                    self._idle.append(worker)
         result: dict[str, Any] = {"error": f"the compiler was {died}"} if died else _read(folder)
         if "error" in result:
             raise self._failure(name, str(result["error"]), worker.log, offset)
         return result
 
-    def _start(self) -> _Worker:
-        with tempfile.NamedTemporaryFile(dir=self._folder.name, suffix=".log", delete=False) as log:
-            worker = _Worker(self._store.root, self._environment, log)
-        self._started.append(worker)
-        return worker
+    def _take(self, environment: Mapping[str, str]) -> _Worker:
+        """An idle process with that environment, or a new one in the place of an idle one."""
+        with self._lock:
+            for worker in self._idle:
+                if worker.environment == environment:
+                    self._idle.remove(worker)
+                    return worker
+            if self._idle:
+                self._idle.pop(0).close()
+            with tempfile.NamedTemporaryFile(dir=self._folder.name, suffix=".log", delete=False) as log:
+                worker = _Worker(self._store.root, environment, log)
+            self._started.append(worker)
+            return worker
 
     def _failure(self, name: str, error: str, log: Path, offset: int) -> BuildFailed:
         text = log.read_bytes()[offset:].decode(errors="replace")

@@ -37,18 +37,13 @@ from typing import Any
 from ltx_cache.key import Factor, Key
 from ltxbuild.components import COMPONENTS, ModelConfig
 from ltxbuild.plan.placement import Placement
-from ltxbuild.plan.programspec import ProgramSpec
+from ltxbuild.plan.programspec import Forms, ProgramSpec
 from ltxbuild.plan.sources import source_digest
 from ltxbuild.programs import MODULES
 from ltxbuild.recipe import Recipe
+from ltxbuild.targets import target
 from ltxbuild.weights.lora import Lora
 
-COMPILER_PACKAGES = {
-    "cpu": ("jax", "jaxlib"),
-    "cuda": ("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda13-pjrt"),
-    "tpu": ("jax", "jaxlib", "libtpu"),
-    "neuron": ("jax", "jaxlib", "neuronx-cc"),
-}
 SHARD_LAYOUT = 1
 """Raise when the bytes of shard files change for the same inputs."""
 
@@ -59,7 +54,7 @@ def program_key(
     config: ModelConfig,
     table: str | None,
     placement: Placement,
-    options: Mapping[str, Any],
+    forms: Forms,
 ) -> Key:
     """Key of one program; `table` is the digest of its component's parameter table."""
     component = COMPONENTS[spec.component] if spec.component else None
@@ -69,13 +64,13 @@ def program_key(
         "config": component.config(config) if component else [config.ltx.transformer.model_dump(mode="json")],
         "table": table,
         "precision": recipe.precision,
-        "options": dict(options),
+        "options": forms.json(),
         "mesh": [list(axis) for axis in placement.mesh.items()],
         "rules": placement.rules,
         "target": placement.target,
         "flags": placement.flags,
         "compiler": compiler_versions(placement.platform),
-        "sources": source_digest("ltxbuild.compiler.lower", MODULES[spec.kind]),
+        "sources": source_digest(target(placement.platform).backend, MODULES[spec.kind]),
     }
     return Key("program", tuple(Factor(name, value) for name, value in factors.items()))
 
@@ -105,7 +100,7 @@ def weights_key(
 def compiler_versions(platform: str) -> dict[str, str]:
     """Installed versions of the packages whose code generation a program depends on."""
     versions = {}
-    for package in COMPILER_PACKAGES[platform]:
+    for package in target(platform).packages:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

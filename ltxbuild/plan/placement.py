@@ -5,19 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ltx_run.fingerprint import compiler_features
 from ltxbuild.model.params import ParamTable
 from ltxbuild.plan.profiles import PROFILES, check_divides, device_count, partition
 from ltxbuild.plan.programspec import ProgramSpec
 from ltxbuild.recipe import Recipe
-
-DEFAULT_FLAGS: dict[str, dict[str, Any]] = {
-    # Keep the official rounding: without this, fused bf16 operations stay in f32 between each other.
-    "cpu": {"xla_allow_excess_precision": False},
-    "cuda": {"xla_allow_excess_precision": False},
-    "tpu": {},
-    "neuron": {},
-}
+from ltxbuild.targets import target
 
 
 @dataclass(frozen=True)
@@ -48,21 +40,22 @@ def place(spec: ProgramSpec, recipe: Recipe, table: ParamTable) -> Placement:
     """Placement of a program whose component has that parameter table.
 
     A component of which the profile splits nothing runs on one device: replicating its arithmetic would
-    only cost.
+    only cost. So does a program that runs on the host's CPU beside the accelerator.
 
     Raises:
         RecipeError: A split axis doesn't divide.
     """
     override = recipe.programs.get(spec.kind)
-    platform = override.platform if override and override.platform else recipe.target.platform
-    flags = {**DEFAULT_FLAGS[platform], **recipe.target.flags, **(override.flags if override else {})}
-    mesh, rules = weights_layout(table, recipe)
-    target: dict[str, Any] = {"platform": platform}
-    if platform == "cpu":
-        target |= {"isa": recipe.target.isa, "features": list(compiler_features(recipe.target.isa))}
-    else:
-        target["topology"] = recipe.target.topology
-    return Placement(platform, mesh, rules, target, flags)
+    platform = override.platform if override and override.platform else _platform(spec, recipe)
+    chosen, own = target(platform), platform == recipe.target.platform
+    asked = {**(recipe.target.flags if own else {}), **(override.flags if override else {})}
+    mesh, rules = weights_layout(table, recipe) if own else ({}, {})
+    return Placement(platform, mesh, rules, chosen.machine(recipe.target), {**chosen.flags, **asked})
+
+
+def _platform(spec: ProgramSpec, recipe: Recipe) -> str:
+    platform = recipe.target.platform
+    return platform if target(platform).runs(spec.kind) else "cpu"
 
 
 def weights_layout(table: ParamTable, recipe: Recipe) -> tuple[dict[str, int], dict[str, str]]:

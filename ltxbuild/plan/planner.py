@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from msgspec import convert, structs
 
@@ -18,18 +17,16 @@ from ltx_run.bundle import Program, WeightSet
 from ltxbuild.components import ModelConfig
 from ltxbuild.errors import RecipeError
 from ltxbuild.model.params import ParamTable
+from ltxbuild.plan.forms import choose
 from ltxbuild.plan.keys import program_key, weights_key
 from ltxbuild.plan.pipeline import Blueprint, blueprint
 from ltxbuild.plan.placement import Placement, place
 from ltxbuild.plan.profiles import partition
-from ltxbuild.plan.programspec import DISTILLED, ProgramSpec, component_of
+from ltxbuild.plan.programspec import DISTILLED, Forms, ProgramSpec, component_of
 from ltxbuild.plan.tables import Tables
 from ltxbuild.precision import ITEMSIZE, storage_dtype
 from ltxbuild.recipe import Recipe
 from ltxbuild.weights.lora import Lora, Loras
-
-SCORES_LIMIT = 1 << 30
-"""Bytes of attention scores above which `attention: auto` goes through the queries in blocks."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +35,7 @@ class PlannedProgram:
 
     spec: ProgramSpec
     placement: Placement
-    layers: str
-    attention: str
+    forms: Forms
     key: Key
     found: Hit | Miss
 
@@ -133,11 +129,9 @@ class _Planner:
         table = self.tables[spec.component] if spec.component else ()
         digest = self.tables.digest(spec.component) if spec.component else None
         placement = place(spec, self.recipe, table)
-        attention = choose_attention(spec, self.recipe, self.config, placement)
-        layers = choose_layers(spec, self.recipe, placement)
-        options = {"layers": layers, "attention": attention}
-        key = program_key(spec, self.recipe, self.config, digest, placement, options)
-        return PlannedProgram(spec, placement, layers, attention, key, self.store.lookup(key))
+        forms = choose(spec, self.recipe, self.config, placement)
+        key = program_key(spec, self.recipe, self.config, digest, placement, forms)
+        return PlannedProgram(spec, placement, forms, key, self.store.lookup(key))
 
     def weights(self, name: str, placement: Placement) -> PlannedWeights:
         component, precision = component_of(name), self.recipe.precision
@@ -172,37 +166,3 @@ def weight_bytes(table: ParamTable, placement: Placement, precision: str) -> int
         parts = math.prod(placement.mesh[axis] for axis in partition(spec, placement.rules) if axis)
         total += spec.size // parts * ITEMSIZE[storage_dtype(spec, precision)]
     return total
-
-
-def choose_layers(spec: ProgramSpec, recipe: Recipe, placement: Placement) -> str:
-    """`scan` or `unroll`, by measurement: written out, the vocoder's convolutions run faster.
-
-    On TPU each convolution costs the compiler much, so there it stays a loop.
-    """
-    if recipe.layers != "auto":
-        return recipe.layers
-    return "unroll" if spec.kind == "vocoder" and placement.platform in ("cpu", "cuda") else "scan"
-
-
-def choose_attention(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Placement) -> str:
-    """`plain` or `blocked`, by the size of the largest score matrix on one device."""
-    if recipe.attention != "auto":
-        return recipe.attention
-    sizes: dict[str, Any] = dict(spec.geometry)
-    heads = (
-        config.gemma.num_attention_heads
-        if spec.kind == "text_encoder"
-        else config.ltx.transformer.num_attention_heads
-    )
-    if spec.component == "transformer":
-        frames = sizes["frames"] + sizes.get("keyframes", 0)
-        tokens = frames * sizes["height"] * sizes["width"]
-        longest = tokens * max(tokens, sizes["length"])
-        if sizes.get("batched"):
-            longest *= recipe.guidance.passes
-    elif spec.kind in ("text_encoder", "connectors"):
-        longest = sizes["length"] ** 2
-    else:
-        return "plain"
-    scores = 4 * longest * heads // placement.devices
-    return "blocked" if scores > SCORES_LIMIT else "plain"

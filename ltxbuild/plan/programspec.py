@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 Size = int | float | tuple[int, ...]
 Geometry = tuple[tuple[str, Size], ...]
@@ -41,3 +42,20 @@ class ProgramSpec:
     def component(self) -> str | None:
         """The component that the program is of."""
         return component_of(self.weights) if self.weights else None
+
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """How a program is written.
+
+    Attributes:
+        layers: `scan` over stacked weights, or `unroll`: written out, one input per layer and weight.
+        attention: See `model.layers.attention`.
+    """
+
+    layers: Literal["scan", "unroll"] = "scan"
+    attention: Literal["plain", "blocked"] = "plain"
+
+    def json(self) -> dict[str, Any]:
+        """For keys and jobs."""
+        return asdict(self)

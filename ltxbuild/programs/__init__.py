@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ltxbuild.components import ModelConfig
-from ltxbuild.plan.programspec import ProgramSpec
+from ltxbuild.plan.programspec import Forms, ProgramSpec
 
 if TYPE_CHECKING:
     from ltxbuild.compiler.lower import Traceable
@@ -36,15 +36,15 @@ MODULES: Mapping[str, str] = MappingProxyType(
 )
 
 
-def traceable(spec: ProgramSpec, config: ModelConfig, precision: str, attention: str) -> Traceable:
+def traceable(spec: ProgramSpec, config: ModelConfig, precision: str, forms: Forms) -> Traceable:
     """The program of a spec, ready to lower.
 
     Args:
         spec: Kind and geometry.
         config: Of the model.
         precision: Compute dtype, `bfloat16` or `float32`.
-        attention: Form of the attention, `plain` or `blocked`.
+        forms: How it is written.
     """
     build = getattr(import_module(MODULES[spec.kind]), spec.kind)
-    program: Traceable = build(dict(spec.geometry), config, precision, attention)
+    program: Traceable = build(dict(spec.geometry), config, precision, forms)
     return program

@@ -9,10 +9,11 @@ from ltxbuild.compiler.lower import Tensor, Traceable
 from ltxbuild.components import ModelConfig
 from ltxbuild.model import audio_decoder as decoder
 from ltxbuild.model import vocoder as model
+from ltxbuild.plan.programspec import Forms
 from ltxbuild.programs.shapes import one_to_one
 
 
-def audio_decoder(size: dict[str, Any], config: ModelConfig, dtype: str, kind: str) -> Traceable:
+def audio_decoder(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
     """Audio latent to mel spectrogram."""
     audio = config.ltx.audio_vae
     cells = config.ltx.transformer.audio_in_channels // audio.z_channels
@@ -20,7 +21,7 @@ def audio_decoder(size: dict[str, Any], config: ModelConfig, dtype: str, kind: s
     return one_to_one(partial(decoder.decode, config=audio), latent, "mel")
 
 
-def vocoder(size: dict[str, Any], config: ModelConfig, dtype: str, kind: str) -> Traceable:
+def vocoder(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
     """Mel spectrogram to waveform `[2, N]`, f32."""
     audio = config.ltx.audio_vae
     mel = Tensor("mel", (1, audio.out_ch, size["mel"], audio.mel_bins), dtype)

@@ -18,18 +18,19 @@ from ltxbuild.model import denoise as stages
 from ltxbuild.model.conditioning import Images
 from ltxbuild.model.denoise import Inputs, Stage
 from ltxbuild.model.guidance import Guidance
-from ltxbuild.model.layers import AttentionKind, Params
+from ltxbuild.model.layers import Params
 from ltxbuild.model.positions import Geometry
 from ltxbuild.model.sampler import Latents
+from ltxbuild.plan.programspec import Forms
 
 LATENTS = ("latent.video", "latent.audio")
 SCALES = 4
 """Guidance scales of a modality."""
 
 
-def denoise(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
+def denoise(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
     """A whole stage from noise, the loop inside."""
-    stage = _stage(size, config, kind)
+    stage = _stage(size, config, forms)
 
     def run(params: Params, video: Array, audio: Array, *rest: Array) -> Latents:
         told = _inputs(stage, size, rest[:-1])
@@ -39,9 +40,9 @@ def denoise(size: dict[str, Any], config: ModelConfig, dtype: str, kind: Attenti
     return Traceable(run, tensors, LATENTS)
 
 
-def denoise_from(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
+def denoise_from(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
     """A whole stage from noised latents, the loop inside."""
-    stage = _stage(size, config, kind)
+    stage = _stage(size, config, forms)
 
     def run(params: Params, *arrays: Array) -> Latents:
         told = _inputs(stage, size, arrays[4:-1])
@@ -57,9 +58,9 @@ def denoise_from(size: dict[str, Any], config: ModelConfig, dtype: str, kind: At
     return Traceable(run, tensors, LATENTS)
 
 
-def denoise_step(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
+def denoise_step(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
     """The steps of a stage that share one prediction."""
-    stage = _stage(size, config, kind)
+    stage = _stage(size, config, forms)
 
     def run(
         params: Params, video: Array, audio: Array, sigma: Array, following: Array, *rest: Array
@@ -73,9 +74,9 @@ def denoise_step(size: dict[str, Any], config: ModelConfig, dtype: str, kind: At
     )
 
 
-def mix_images(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
+def mix_images(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
     """Where the video of a stage from noise starts when images are given, as tokens."""
-    stage = _stage(size, config, kind)
+    stage = _stage(size, config, forms)
 
     def run(_: Params, video: Array, *images: Array) -> tuple[Array, ...]:
         return (stages.begin((video, video), _images(images), stage=stage)[0],)
@@ -83,9 +84,9 @@ def mix_images(size: dict[str, Any], config: ModelConfig, dtype: str, kind: Atte
     return Traceable(run, (_tokens(stage, size, dtype)[0], *_image_tensors(stage, size, dtype)), ("video",))
 
 
-def mix_noise(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
+def mix_noise(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
     """Where a stage from given latents starts, as tokens."""
-    stage = _stage(size, config, kind)
+    stage = _stage(size, config, forms)
 
     def run(_: Params, *arrays: Array) -> Latents:
         images = _images(arrays[4:-1]) if "keyframes" in size else None
@@ -101,9 +102,9 @@ def mix_noise(size: dict[str, Any], config: ModelConfig, dtype: str, kind: Atten
     return Traceable(run, tensors, ("video", "audio"))
 
 
-def unpatchify(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
+def unpatchify(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
     """Tokens back to latents."""
-    stage = _stage(size, config, kind)
+    stage = _stage(size, config, forms)
 
     def run(_: Params, video: Array, audio: Array) -> Latents:
         return stages.unpatchify(video, audio, geometry=stage.geometry)
@@ -111,7 +112,7 @@ def unpatchify(size: dict[str, Any], config: ModelConfig, dtype: str, kind: Atte
     return Traceable(run, _tokens(stage, size, dtype, to_latents=True), LATENTS)
 
 
-def _stage(size: dict[str, Any], config: ModelConfig, kind: AttentionKind) -> Stage:
+def _stage(size: dict[str, Any], config: ModelConfig, forms: Forms) -> Stage:
     geometry = Geometry(size["frames"], size["height"], size["width"], size["audio"], size["fps"])
     guidance = None
     if "batched" in size:
@@ -121,7 +122,7 @@ def _stage(size: dict[str, Any], config: ModelConfig, kind: AttentionKind) -> St
             isolated=bool(size["isolated"]),
             batched=bool(size["batched"]),
         )
-    return Stage(config.ltx.transformer, geometry, kind, guidance, size.get("stride", 1))
+    return Stage(config.ltx.transformer, geometry, forms.attention, guidance, size.get("stride", 1))
 
 
 def _inputs(stage: Stage, size: dict[str, Any], arrays: Sequence[Array]) -> Inputs:

@@ -10,18 +10,19 @@ from jax import Array
 from ltxbuild.compiler.lower import Tensor, Traceable
 from ltxbuild.components import ModelConfig
 from ltxbuild.model import connector, gemma
-from ltxbuild.model.layers import AttentionKind, Params
+from ltxbuild.model.layers import Params
+from ltxbuild.plan.programspec import Forms
 
 
-def text_encoder(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
+def text_encoder(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
     """Token ids and mask `[B, S]` to features of both modalities."""
     shape = (size["batch"], size["length"])
-    encode = partial(gemma.encode, config=config.gemma, kind=kind)
+    encode = partial(gemma.encode, config=config.gemma, kind=forms.attention)
     tensors = (Tensor("tokens", shape, "int32"), Tensor("mask", shape, "bool"))
     return Traceable(encode, tensors, ("features.video", "features.audio"))
 
 
-def connectors(size: dict[str, Any], config: ModelConfig, dtype: str, kind: AttentionKind) -> Traceable:
+def connectors(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
     """Features to the contexts that the transformer attends to; a second prompt is the negative one."""
     shape = (size["batch"], size["length"])
     transformer = config.ltx.transformer
@@ -33,7 +34,7 @@ def connectors(size: dict[str, Any], config: ModelConfig, dtype: str, kind: Atte
     names = ("context", "context.negative")[: size["batch"]]
 
     def connect(params: Params, video: Array, audio: Array, mask: Array) -> tuple[Array, ...]:
-        contexts = connector.connect(params, video, audio, mask, config=transformer, kind=kind)
+        contexts = connector.connect(params, video, audio, mask, config=transformer, kind=forms.attention)
         return tuple(context[i : i + 1] for i in range(len(names)) for context in contexts)
 
     return Traceable(

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from ltx_cache.store import Store
-from ltxbuild.compiler.worker import environment
 from ltxbuild.compiler.workers import WorkerPool
 from ltxbuild.errors import BuildFailed
+from ltxbuild.targets import target
+from ltxbuild.targets.target import scrubbed
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "recipes/cpu_tiny.yaml")
@@ -82,7 +83,6 @@ def test_plan_as_json_needs_no_checkpoint_with_programs_only(tmp_path: Path) -> 
     ("arguments", "code", "message"),
     [
         (("compile", "nowhere.yaml"), 2, "cannot read recipe nowhere.yaml"),
-        (("compile", str(ROOT / "recipes/trn2_halfres.yaml")), 3, "cannot compile for neuron yet"),
         (
             ("compile", TINY, "--programs-only", "--only", "vocodr"),
             2,
@@ -135,7 +135,7 @@ def test_a_failed_compile_is_shown_and_never_cached(tmp_path: Path, broken: Path
 
 def test_a_killed_compiler_fails_its_job_alone(tmp_path: Path) -> None:
     """A process killed from outside, as for lack of memory, is reported with its signal; the pool goes on."""
-    with WorkerPool(1, Store(tmp_path / "home"), environment("native", 1)) as pool:
+    with WorkerPool(1, Store(tmp_path / "home")) as pool:
 
         def kill() -> None:
             while not pool._started:
@@ -145,16 +145,16 @@ def test_a_killed_compiler_fails_its_job_alone(tmp_path: Path) -> None:
         killer = threading.Thread(target=kill)
         killer.start()
         with pytest.raises(BuildFailed, match="killed by signal 9"):
-            pool.compile("victim", {})
+            pool.compile("victim", {}, {})
         killer.join()
         with pytest.raises(BuildFailed, match="KeyError"):
-            pool.compile("next", {})
+            pool.compile("next", {}, {})
 
 
 def test_the_compile_environment_is_scrubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Variables that reach code generation are dropped; the recipe's own are set."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
-    env = environment("avx2", 4)
+    assert not {"XLA_FLAGS", "JAX_ENABLE_X64"} & set(scrubbed())
+    env = target("cpu").environment({"isa": "avx2"}, 4)
     assert env["XLA_FLAGS"] == "--xla_force_host_platform_device_count=4 --xla_cpu_max_isa=AVX2"
-    assert "JAX_ENABLE_X64" not in env

@@ -16,6 +16,7 @@ from ltx_run.flow import Signature
 from ltxbuild.compiler.lower import lower
 from ltxbuild.components import COMPONENTS
 from ltxbuild.plan.pipeline import blueprint
+from ltxbuild.plan.programspec import Forms
 from ltxbuild.programs import traceable
 from ltxbuild.recipe import Recipe
 from ltxbuild.synthetic.shipped import shipped_config
@@ -68,7 +69,7 @@ def test_the_encoders_program() -> None:
     recipe = {"name": "i", "target": {"platform": "cpu"}, "pipeline": "distilled_one_stage"}
     variant = {"height": 64, "width": 96, "frames": 9, "keyframes": 0}
     drawn = blueprint(Recipe.model_validate({**recipe, "variants": {"default": variant}}), config)
-    program = traceable(drawn.programs["video_encoder.64x96"], config, "bfloat16", "plain")
+    program = traceable(drawn.programs["video_encoder.64x96"], config, "bfloat16", Forms())
     assert program.tensors[0].shape == (1, 3, 1, 64, 96)
     lowered = lower(program, COMPONENTS["video_encoder"].table(config), {}, {}, "bfloat16", unroll=False)
     assert [(out.shape, out.dtype) for out in lowered.outputs] == [((1, 128, 1, 2, 3), "bfloat16")]

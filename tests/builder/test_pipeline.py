@@ -17,7 +17,7 @@ from ltxbuild.errors import RecipeError
 from ltxbuild.model import schedule
 from ltxbuild.model.params import tree
 from ltxbuild.plan.pipeline import Blueprint, blueprint
-from ltxbuild.plan.programspec import DISTILLED, ProgramSpec
+from ltxbuild.plan.programspec import DISTILLED, Forms, ProgramSpec
 from ltxbuild.programs import traceable
 from ltxbuild.recipe import Recipe
 from ltxbuild.synthetic.shipped import shipped_config
@@ -56,7 +56,7 @@ def found(plan: steps.Plan, kind: Any) -> list[Any]:
 
 def record(spec: ProgramSpec) -> Program:
     """The record of a program that is traced and not compiled."""
-    traced = traceable(spec, CONFIG, "bfloat16", "plain")
+    traced = traceable(spec, CONFIG, "bfloat16", Forms())
     table = COMPONENTS[spec.component].table(CONFIG) if spec.component else ()
     params = tree({p.name: jax.ShapeDtypeStruct(p.shape, jnp.bfloat16) for p in table})
     tensors = [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in traced.tensors]

@@ -12,6 +12,7 @@ from ltxbuild.model.config import UpsamplerKind
 from ltxbuild.model.upsampler import SPREAD
 from ltxbuild.plan.latent_size import first_stage, latent_size
 from ltxbuild.plan.pipeline import blueprint
+from ltxbuild.plan.programspec import Forms
 from ltxbuild.programs import traceable
 from ltxbuild.recipe import Recipe
 from ltxbuild.synthetic.shipped import shipped_config
@@ -61,8 +62,8 @@ def test_programs_fit_together(kind: UpsamplerKind) -> None:
     drawn = blueprint(recipe(kind), config)
     runs = {s.program: s for v in drawn.variants for s in v.plan if isinstance(s, steps.Run)}
     specs = {spec.kind: spec for spec in drawn.programs.values()}
-    up = traceable(specs["upsampler"], config, "bfloat16", "plain")
-    after = traceable(specs["denoise_from"], config, "bfloat16", "plain")
+    up = traceable(specs["upsampler"], config, "bfloat16", Forms())
+    after = traceable(specs["denoise_from"], config, "bfloat16", Forms())
     full = latent_size(recipe(kind).variants["default"], config)
     assert runs[specs["upsampler"].id].outputs == (runs[specs["denoise_from"].id].inputs[0],)
     assert after.tensors[0].shape == (1, 128, full.frames, full.height, full.width)

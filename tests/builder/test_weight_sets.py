@@ -20,7 +20,7 @@ from ltxbuild.build import build
 from ltxbuild.errors import CheckpointError, RecipeError
 from ltxbuild.plan.pipeline import Blueprint
 from ltxbuild.plan.planner import BuildPlan, plan_build
-from ltxbuild.plan.programspec import DISTILLED, ProgramSpec
+from ltxbuild.plan.programspec import DISTILLED, Forms, ProgramSpec
 from ltxbuild.recipe import Recipe
 from ltxbuild.synthetic.checkpoint import write_checkpoint, write_lora
 from ltxbuild.weights.checkpoint import Checkpoint, LoraFile, read_config
@@ -73,7 +73,7 @@ def guided(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ]
     drawn = Blueprint({spec.id: spec for spec in specs}, ())
     monkeypatch.setattr("ltxbuild.plan.planner.blueprint", lambda recipe, config: drawn)
-    monkeypatch.setattr("ltxbuild.plan.planner.choose_attention", lambda *_: "plain")
+    monkeypatch.setattr("ltxbuild.plan.planner.choose", lambda *_: Forms())
     return
 
 

@@ -32,6 +32,7 @@ from torch import Tensor
 from ltxbuild.compiler.lower import lower
 from ltxbuild.components import COMPONENTS
 from ltxbuild.plan.pipeline import blueprint
+from ltxbuild.plan.programspec import Forms
 from ltxbuild.programs import traceable
 from ltxbuild.recipe import load
 from ltxbuild.synthetic.checkpoint import shipped_config
@@ -199,7 +200,7 @@ def test_lowered_stage_loops(unroll: bool, loops: int) -> None:
     config = shipped_config("ltx-2.3-tiny")
     programs = blueprint(load(RECIPES / "cpu_tiny.yaml"), config).programs.values()
     (spec,) = [program for program in programs if program.kind == "denoise"]
-    program = traceable(spec, config, "bfloat16", "plain")
+    program = traceable(spec, config, "bfloat16", Forms())
     table = COMPONENTS["transformer"].table(config)
     text = lower(program, table, {}, {}, "bfloat16", unroll=unroll).module.as_text()
     assert text.count("stablehlo.while") == loops

@@ -24,10 +24,10 @@ from systems import BF16, F32, PROMPT, Official, System, distance
 from torch import Tensor
 
 from ltxbuild.components import COMPONENTS, ModelConfig
-from ltxbuild.plan.placement import DEFAULT_FLAGS
-from ltxbuild.plan.programspec import ProgramSpec
+from ltxbuild.plan.programspec import Forms, ProgramSpec
 from ltxbuild.programs import traceable
 from ltxbuild.synthetic.checkpoint import shipped_config
+from ltxbuild.targets import target
 
 Array = NDArray[Any]
 
@@ -73,11 +73,11 @@ def call(kind: str, weights: dict[str, Tensor], inputs: list[Any], **geometry: i
     config: ModelConfig = shipped_config("ltx-2.3-tiny")
     component = "transformer" if kind == "denoise" else kind
     program = traceable(
-        ProgramSpec(kind, kind, component, tuple(geometry.items())), config, "bfloat16", "plain"
+        ProgramSpec(kind, kind, component, tuple(geometry.items())), config, "bfloat16", Forms()
     )
     params = load(COMPONENTS[component].table(config), weights, jnp.bfloat16)
     arrays = [jnp.asarray(x, t.dtype) for x, t in zip(inputs, program.tensors, strict=True)]
-    compiled = jax.jit(program.function).lower(params, *arrays).compile(DEFAULT_FLAGS["cpu"])
+    compiled = jax.jit(program.function).lower(params, *arrays).compile(dict(target("cpu").flags))
     return [torch.from_numpy(np.array(result.astype(jnp.float32))) for result in compiled(params, *arrays)]
 
 

@@ -1,0 +1,61 @@
+"""What a target's module in the compile process has: devices to lower for, and the compile itself.
+
+A backend module defines the two functions of `Backend`. It is imported in a compile process only, after the
+target's environment is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import jax
+
+if TYPE_CHECKING:
+    from ltxbuild.compiler.lower import Lowered
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What a compiler made.
+
+    Attributes:
+        code: The executable, serialized.
+        runtime: Compiler and runtime build that can load it.
+        features: Instruction-set features that the code may use (cpu), or the device kind and topology.
+        memory: Bytes per device: `arguments`, `outputs`, `temp` and `code`.
+        flops: Floating-point operations on each device.
+    """
+
+    code: bytes
+    runtime: str
+    features: tuple[str, ...]
+    memory: dict[str, int]
+    flops: float
+
+
+class Backend(Protocol):
+    """The functions of a backend module."""
+
+    def devices(self, machine: Mapping[str, Any], count: int) -> Sequence[jax.Device]:
+        """Devices to lower a program for, present or not; `machine` is the target's, from the key."""
+
+    def compile(self, lowered: Lowered, machine: Mapping[str, Any], flags: Mapping[str, Any]) -> Compiled:
+        """Compile one lowered program."""
+
+
+def memory_figures(compiled: jax.stages.Compiled, code: int) -> dict[str, int]:
+    """Bytes per device, from XLA's own analysis."""
+    memory: Any = compiled.memory_analysis()
+    return {
+        "arguments": memory.argument_size_in_bytes,
+        "outputs": memory.output_size_in_bytes,
+        "temp": memory.temp_size_in_bytes,
+        "code": code,
+    }
+
+
+def flop_count(compiled: jax.stages.Compiled) -> float:
+    """Floating-point operations on each device, from XLA's own analysis."""
+    return max(float((compiled.cost_analysis() or {}).get("flops", 0.0)), 0.0)

@@ -1,0 +1,1 @@
+"""Compile process, cuda: no compile step yet."""

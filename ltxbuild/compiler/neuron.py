@@ -1,0 +1,1 @@
+"""Compile process, neuron: no compile step yet."""

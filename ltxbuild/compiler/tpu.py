@@ -1,0 +1,1 @@
+"""Compile process, tpu: no compile step yet."""

@@ -1,0 +1,56 @@
+"""Forms: of the ways to write a program that give the same numbers, the one that suits the target.
+
+What the recipe leaves to `auto` is chosen here, by measurement.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from ltxbuild.components import ModelConfig
+from ltxbuild.plan.placement import Placement
+from ltxbuild.plan.programspec import Forms, ProgramSpec
+from ltxbuild.recipe import Recipe
+
+SCORES_LIMIT = 1 << 30
+"""Bytes of attention scores above which `attention: auto` goes through the queries in blocks."""
+
+
+def choose(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Placement) -> Forms:
+    """The forms of one program."""
+    return Forms(_layers(spec, recipe, placement), _attention(spec, recipe, config, placement))
+
+
+def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement) -> Literal["scan", "unroll"]:
+    """Written out, the vocoder's convolutions run faster.
+
+    On TPU each convolution costs the compiler much, so there it stays a loop.
+    """
+    if recipe.layers != "auto":
+        return recipe.layers
+    return "unroll" if spec.kind == "vocoder" and placement.platform in ("cpu", "cuda") else "scan"
+
+
+def _attention(
+    spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Placement
+) -> Literal["plain", "blocked"]:
+    if recipe.attention != "auto":
+        return recipe.attention
+    scores = score_bytes(spec, recipe, config) // placement.devices
+    return "blocked" if scores > SCORES_LIMIT else "plain"
+
+
+def score_bytes(spec: ProgramSpec, recipe: Recipe, config: ModelConfig) -> int:
+    """Bytes of the largest score matrix `[B, H, T, S]` of a program, in f32; 0 without attention."""
+    sizes: dict[str, Any] = dict(spec.geometry)
+    if spec.component == "transformer":
+        frames = sizes["frames"] + sizes.get("keyframes", 0)
+        tokens = frames * sizes["height"] * sizes["width"]
+        passes = recipe.guidance.passes if sizes.get("batched") else 1
+        heads = config.ltx.transformer.num_attention_heads
+        return int(4 * tokens * max(tokens, sizes["length"]) * passes * heads)
+    if spec.kind == "text_encoder":
+        return int(4 * sizes["length"] ** 2 * config.gemma.num_attention_heads)
+    if spec.kind == "connectors":
+        return int(4 * sizes["length"] ** 2 * config.ltx.transformer.num_attention_heads)
+    return 0

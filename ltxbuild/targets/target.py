@@ -1,0 +1,54 @@
+"""What every target says of itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from ltxbuild.recipe import TargetSection
+
+SCRUBBED = ("XLA_", "JAX_", "LIBTPU_", "TPU_", "TF_", "LD_PRELOAD", "NEURON_")
+"""Prefixes of variables that reach code generation; the recipe's flags are the only way in."""
+
+
+class Target(Protocol):
+    """One platform, as the build sees it.
+
+    Attributes:
+        platform: Its name in recipes.
+        packages: Packages whose versions code generation depends on; factors of the program key.
+        flags: Compiler flags that a recipe's own are laid over.
+        backend: Module that the compile process uses for it, see `compiler.backend`.
+    """
+
+    platform: str
+    packages: tuple[str, ...]
+    flags: Mapping[str, Any]
+    backend: str
+
+    def runs(self, kind: str) -> bool:
+        """Whether programs of that kind run on the platform; the others run on the host's CPU beside it."""
+
+    def machine(self, section: TargetSection) -> dict[str, Any]:
+        """What the compiler must know of the machine; part of the program key.
+
+        Raises:
+            RecipeError: The recipe names no machine of this platform.
+        """
+
+    def environment(self, machine: Mapping[str, Any], devices: int) -> dict[str, str]:
+        """Variables for compile processes of programs that span so many devices, beside `scrubbed`."""
+
+    def check(self) -> None:
+        """Refuse when the compiler is not installed.
+
+        Raises:
+            ToolMissing: Names what is missing and the command that installs it.
+        """
+
+
+def scrubbed() -> dict[str, str]:
+    """This process's environment without what could change generated code behind the key's back."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(SCRUBBED)}
