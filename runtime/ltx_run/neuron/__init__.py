@@ -1,0 +1,1 @@
+"""Running programs on AWS Neuron devices."""
