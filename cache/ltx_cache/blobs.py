@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ltx_cache.blobref import BlobRef
 from ltx_cache.errors import BadEntry, CorruptBlob, FileChanged, MissingBlob, StoreNotWritable
-from ltx_cache.files import TempFile, reading, sync_folder, writing
+from ltx_cache.files import TempFile, make_folder, reading, sync_folder, writing
 from ltx_cache.hashing import StreamHash, chunks, hash_file
 from ltx_cache.layout import Layout
 from ltx_cache.partial import Partial, partial
@@ -46,6 +46,20 @@ class Blobs:
             return self.path(ref).stat().st_size == ref.size
         except OSError:
             return False
+
+    def settle(self, ref: BlobRef) -> None:
+        """Flush the name of a blob that somebody is about to rely on: its writer may not have come to that.
+
+        Raises:
+            MissingBlob: It is not there.
+            StoreNotWritable: The folder can't be flushed.
+        """
+        if not self.has(ref):
+            raise MissingBlob(ref.sha256, self._layout.root)
+        folder = self.path(ref).parent
+        with writing(folder):
+            make_folder(folder)
+            sync_folder(folder)
 
     def writer(self) -> BlobWriter:
         """A writer for a new blob."""
@@ -137,8 +151,7 @@ class Blobs:
         with writing(path):
             if path.exists() and self._is_stamped(ref.sha256, path.stat()):
                 temp.discard()
-                # Its writer may not have come to this yet, and our caller may name the blob at once.
-                sync_folder(path.parent)
+                self.settle(ref)
                 return
         # A file without a valid stamp may be damaged, ours is not: replace it.
         temp.publish(path)

@@ -26,7 +26,7 @@ from ltx_cache import records
 from ltx_cache.blobref import BlobRef
 from ltx_cache.blobs import Blobs
 from ltx_cache.canonical import JSON
-from ltx_cache.errors import BadName, MissingBlob
+from ltx_cache.errors import BadName
 from ltx_cache.files import reading
 from ltx_cache.key import Difference, Factor, Key, differences
 from ltx_cache.layout import Layout
@@ -82,8 +82,7 @@ class Entries:
             ValueError: The value holds NaN or an infinity.
         """
         for ref in blobs:
-            if not self._blobs.has(ref):
-                raise MissingBlob(ref.sha256, self._layout.root)
+            self._blobs.settle(ref)
         entry: JSON = {
             "kind": key.kind,
             "factors": key.values,

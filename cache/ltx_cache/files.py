@@ -68,7 +68,8 @@ class TempFile:
     def __init__(self, folder: Path, mode: int = 0o666) -> None:
         self._path = folder / _temp_name()
         with writing(folder):
-            make_folder(folder)
+            if not folder.is_dir():  # its own name need not last
+                make_folder(folder)
             # A mode given here, not by a later chmod, obeys the user's umask; it doesn't bind this handle.
             self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         self._open = True
@@ -119,12 +120,14 @@ class TempFile:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, each durably.
+    """Make a folder and its parents, each durably; the name of one that is there is flushed.
 
     Raises:
         OSError: It can't be made.
     """
     if folder.is_dir():
+        with suppress(PermissionError):  # above the store is a folder that this user may not read
+            sync_folder(folder.parent)  # whoever made it may have been killed before this
         return
     make_folder(folder.parent)
     with suppress(FileExistsError):

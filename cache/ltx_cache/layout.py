@@ -53,8 +53,9 @@ class Layout:
         """
         self._prepare()
         folder = self.folder(name)
-        with writing(folder):
-            make_folder(folder)
+        if not folder.is_dir():
+            with writing(folder):
+                make_folder(folder)
         return folder
 
     def temp(self, mode: int = 0o666) -> TempFile:

@@ -25,7 +25,7 @@ from ltx_cache import records
 from ltx_cache.blobref import BlobRef
 from ltx_cache.blobs import Blobs
 from ltx_cache.canonical import JSON
-from ltx_cache.errors import BadEntry, BadName, MissingBlob, UnknownRef
+from ltx_cache.errors import BadEntry, BadName, UnknownRef
 from ltx_cache.files import reading, sync_folder, writing
 from ltx_cache.layout import Layout
 from ltx_cache.names import checked_name
@@ -63,8 +63,7 @@ class Refs:
             StoreNotWritable: The store can't be written.
         """
         path = self._path(name)
-        if not self._blobs.has(manifest):
-            raise MissingBlob(manifest.sha256, self._layout.root)
+        self._blobs.settle(manifest)
         records.write(self._layout, path, {"manifest": manifest.json(), "summary": summary})
 
     def get(self, name: str) -> Ref:

@@ -32,8 +32,8 @@ class Call:
     """One change.
 
     Attributes:
-        kind: `create`, `write`, `truncate`, `sync`, `mkdir`, `move`, `unlink`, `settle` (a flushed folder), or
-            `told` for something that the program was told to be done.
+        kind: `create`, `write`, `truncate`, `sync`, `mkdir`, `move`, `unlink`, `settle` (a folder is flushed),
+            or `told` for something that the program was told to be done.
         paths: The names that it changes, or the folder.
         file: Number of the file, which outlives its names.
         data: Bytes written, or left by `truncate`.
@@ -151,16 +151,20 @@ def _choices(calls: Sequence[Call]) -> Iterator[tuple[Call, ...]]:
 
 
 def all_crashes(before: Disk, calls: Sequence[Call]) -> Iterator[tuple[Tree, frozenset[str]]]:
-    """Every different tree that a crash may leave, before, between or after calls, and what was told by then."""
+    """Every different tree that a crash at any time may leave, and what was told by then."""
     disk, told, seen = copy.deepcopy(before), frozenset[str](), set[object]()
     for call in (Call("told"), *calls):
         told |= {call.note} - {""}
         disk.apply(call)
         for tree in disk.crashes():
-            same = (told, frozenset(item for item in tree.items() if not IGNORED & set(item[0].parts)))
-            if same not in seen:
-                seen.add(same)
+            if (told, visible(tree)) not in seen:
+                seen.add((told, visible(tree)))
                 yield tree, told
+
+
+def visible(tree: Tree) -> frozenset[tuple[PurePath, bytes | None]]:
+    """What counts of a tree."""
+    return frozenset(item for item in tree.items() if not IGNORED & set(item[0].parts))
 
 
 def read_tree(root: Path) -> Tree:
