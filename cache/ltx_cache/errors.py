@@ -4,6 +4,7 @@
     ├── StoreNotWritable       the store's folder can't be written: fix its permissions, or move the store
     │   └── StorageFull        no space left there: free some, or move the store
     ├── FileNotReadable        a file can't be read: fix its path or permissions, or check the disk
+    ├── StoreInUse             others use the store: wait for them, or come back later
     ├── UnsupportedLayout      another version wrote the store: upgrade, or use another store
     ├── CorruptBlob            a blob was damaged and has been set aside: build or download it again
     ├── WrongBytes             bytes from elsewhere are not what they were said to be: get them again
@@ -15,7 +16,10 @@
     ├── BundleUnreadable       what a ref reaches can't be told: build it again, or forget it
     ├── RemoteFailed           a remote can't be reached or sends too little: try again
     ├── UnknownBundle          a remote has no bundle of that name: use one that exists
-    └── BadAddress             no remote has an address of this form: write it in another
+    ├── BadAddress             no remote has an address of this form: write it in another
+    ├── NotTrusted             nobody who is trusted signed a bundle: get the signer's key, or accept it unsigned
+    ├── BadKey                 a file is no key of the form that is needed: name another
+    └── ToolMissing            a package that is needed is not installed: install it
 
 `ltxbuild.errors` and `ltx_run.errors` derive theirs from `LtxError`, so one handler at the edge of a program
 prints any of them.
@@ -96,6 +100,16 @@ class FileNotReadable(LtxError):
         self.reason = reason
 
 
+class StoreInUse(LtxError):
+    """Others use the store, so nothing can be removed from it now; nothing was."""
+
+    def __init__(self, root: Path, waited: float, lease: Path, /) -> None:
+        super().__init__(
+            f"the store at {root} is still in use after {waited:g} s: nothing was removed",
+            hint=f"wait longer with --wait, or see who uses it: fuser -v {lease}",
+        )
+
+
 class UnsupportedLayout(LtxError):
     """The store was written by a version that lays it out in another way."""
 
@@ -147,7 +161,7 @@ class MissingBlob(LtxError):
         digest: Its sha256.
     """
 
-    def __init__(self, digest: str, root: Path, /) -> None:
+    def __init__(self, digest: str, root: Path | str, /) -> None:
         super().__init__(f"blob {digest} is not in the store at {root}", hint="build or download it again")
         self.digest = digest
 
@@ -224,3 +238,21 @@ class BadAddress(LtxError):
     """An address of a form that no remote has."""
 
     exit_code = 2
+
+
+class NotTrusted(LtxError):
+    """A bundle from elsewhere that no trusted key has signed."""
+
+    exit_code = 2
+
+
+class BadKey(LtxError):
+    """A file or text that is no key, or none of the kind that is needed."""
+
+    exit_code = 2
+
+
+class ToolMissing(LtxError):
+    """A package or compiler that is needed is not installed."""
+
+    exit_code = 3

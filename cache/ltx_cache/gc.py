@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ltx_cache.census import Census, Reach, blob_files, census
+from ltx_cache.errors import StoreInUse
 from ltx_cache.files import host_name, sync_folder, writing
 from ltx_cache.layout import Layout
 from ltx_cache.leases import Leases
@@ -97,7 +98,12 @@ def garbage(store: Store, reach: Reach, limits: Limits) -> Garbage:
 
 
 def collect(
-    store: Store, reach: Reach, limits: Limits, *, on_wait: Callable[[], None] | None = None
+    store: Store,
+    reach: Reach,
+    limits: Limits,
+    *,
+    wait: float = 0.0,
+    on_wait: Callable[[], None] | None = None,
 ) -> Garbage:
     """Remove garbage, alone: waits until nobody uses the store.
 
@@ -105,12 +111,17 @@ def collect(
         store: The store; a caller that holds a lease on it would wait for itself.
         reach: Reads manifests.
         limits: Which unused results stay.
+        wait: Seconds to wait.
         on_wait: Called once if the store is in use, before the wait.
 
     Raises:
+        StoreInUse: It was in use all the time; nothing was removed.
         LtxError: What a ref reaches can't be told, or a file can't be read or removed.
     """
-    with Leases(Layout(store.root)).exclusive(wait=True, on_wait=on_wait):
+    leases = Leases(Layout(store.root))
+    with leases.exclusive(wait=wait, on_wait=on_wait) as alone:
+        if not alone:
+            raise StoreInUse(store.root, wait, leases.path)
         found = garbage(store, reach, limits)
         # Entries first, and flushed: an entry must not come back from a power cut without its blobs.
         for paths in (found.entries, found.blobs, found.others):

@@ -6,16 +6,20 @@ One lock for the whole store keeps the rule simple enough to be believed: while 
 deleted. Lists of what each process uses would let a collection run beside a long run, at the price of a race
 between looking a result up and listing it.
 
+A collection gives way: as long as others come and go without a gap it waits, up to the time that it was
+given, and then gives up. A queue would let it in sooner, but everybody else would then wait behind it for the
+longest run of all.
+
 A store that can only be read, and whose lease file nobody has made yet, is used without a lease.
 
 Example:
     >>> import tempfile
     >>> leases = Leases(Layout(Path(tempfile.mkdtemp())))
     >>> with leases.shared(), leases.shared():
-    ...     with leases.exclusive(wait=False) as alone:
+    ...     with leases.exclusive() as alone:
     ...         print(alone)
     False
-    >>> with leases.exclusive(wait=False) as alone:
+    >>> with leases.exclusive() as alone:
     ...     print(alone)
     True
 """
@@ -25,6 +29,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,14 +40,20 @@ from ltx_cache.layout import Layout
 from ltx_cache.locks import NO_LOCKS_HERE
 
 _BUSY = {errno.EAGAIN, errno.EACCES}
+# Seconds between two tries: a lock can't be waited for with a time limit, except by a signal.
+_PAUSE = 0.1
 
 
 class Leases:
-    """The leases of one store."""
+    """The leases of one store.
+
+    Attributes:
+        path: The file that is locked.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._path = layout.folder("locks") / "in-use.lease"
+        self.path = layout.folder("locks") / "in-use.lease"
 
     @contextmanager
     def shared(self, *, create: bool = True, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
@@ -62,28 +73,28 @@ class Leases:
                 os.close(fd)
 
     @contextmanager
-    def exclusive(self, *, wait: bool, on_wait: Callable[[], None] | None = None) -> Iterator[bool]:
+    def exclusive(self, *, wait: float = 0.0, on_wait: Callable[[], None] | None = None) -> Iterator[bool]:
         """Have the store alone during the block.
 
         Args:
-            wait: Wait until nobody uses it.
+            wait: Seconds to wait until nobody uses it.
             on_wait: Called once before the wait.
 
         Yields:
-            Whether the store is ours; False only if it is in use and `wait` is False.
+            Whether the store is ours; False if it was in use all the time.
 
         Raises:
             StoreNotWritable: The file system has no locks, or the lease file can't be made.
         """
         self._layout.writable_folder("locks")
-        with writing(self._path):
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with writing(self.path):
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            alone = _alone(self._path, fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not alone and wait:
+            alone = _alone(self.path, fd)
+            if not alone and wait > 0:
                 if on_wait is not None:
                     on_wait()
-                alone = _alone(self._path, fd, fcntl.LOCK_EX)
+                alone = _alone_within(self.path, fd, wait)
             yield alone
         finally:
             os.close(fd)
@@ -92,11 +103,11 @@ class Leases:
         """The lease file; None if there is none and none can be made."""
         try:
             self._layout.writable_folder("locks")
-            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except (OSError, StoreNotWritable):
             pass
         try:
-            return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
 
@@ -116,11 +127,21 @@ def _share(fd: int, on_wait: Callable[[], None] | None) -> None:
             raise
 
 
-def _alone(path: Path, fd: int, how: int) -> bool:
-    """Take the exclusive lock; False if another holds one and `how` says not to wait."""
+def _alone_within(path: Path, fd: int, seconds: float) -> bool:
+    """Take the exclusive lock as soon as nobody holds one; False if that takes longer."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(_PAUSE, left))
+        if _alone(path, fd):
+            return True
+    return False
+
+
+def _alone(path: Path, fd: int) -> bool:
+    """Take the exclusive lock; False if another holds one."""
     with writing(path):
         try:
-            fcntl.flock(fd, how)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in _BUSY:
                 raise

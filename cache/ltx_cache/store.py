@@ -1,26 +1,8 @@
 """The content-addressed store.
 
-Guarantees
-    * A blob visible under its digest is complete and durable, whatever stops the process that writes it, a
-      power cut included. The same holds for entries and refs.
-    * A blob is hashed the first time that this copy of the store is read, and later reads look for its stamp
-      (size, times, inode). Damage that is found is named and moved to `quarantine/`, and writing the same
-      bytes again repairs it.
-    * A key hits only if its entry is sound and all blobs of it are there; a miss lists those that are gone.
-    * Work that fails or is killed leaves nothing that looks like a result; its log stays.
-    * Nothing is collected while a process holds `in_use`; a collection that is killed leaves a whole store.
-    * A lock ends with its process. A lock that does not exclude costs work done twice, never a wrong result.
-    * No record names a path; names and digests can't lead out of the store. Records are JSON and check
-      themselves; nothing that is read is ever executed or unpickled.
-    * The same factors give the same key on any machine, in any process.
-
-Does not guarantee
-    * That bytes are right after they were verified. A disk that rots in between is found by `paranoid` only.
-    * Anything against a user who may write to the store: digests find accidents, not forged entries.
-    * That machines which share a store over a network each hash it: they share its stamps. A copy is hashed
-      anew.
-    * Durability where fsync does not reach the disk: macOS, drives with a volatile cache that ignore flushes.
-    * An order between two processes that write one ref or one entry: the later one stays, and it is whole.
+What it promises, what it doesn't, and the tests of each promise are in docs/cache.md. In short: what is visible
+is complete, verified and durable; a key hits only if all of its result is there; failed work leaves nothing
+that looks like a result; nothing that is used is collected; nothing that is read is executed.
 
 Example:
     >>> import tempfile

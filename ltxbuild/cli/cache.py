@@ -14,7 +14,7 @@ from ltx_cache.home import home
 from ltx_cache.store import Store
 from ltx_cache.usage import Usage, usage
 from ltx_run.console import data_console, hint, human_bytes, say
-from ltxbuild.bundles.contents import contents
+from ltx_run.contents import contents
 from ltxbuild.cli.options import json_option, yes_option
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY}
@@ -104,6 +104,14 @@ def rm_command(refs: tuple[str, ...], yes: bool) -> None:
 @click.option("--older-than", type=duration, metavar="D", help="Keep what is younger, e.g. 30d or 12h.")
 @click.option("--max-size", type=size, metavar="S", help="Keep the latest up to this size of the cache.")
 @click.option("--dry-run", is_flag=True, help="Say what would go, and stop.")
+@click.option(
+    "--wait",
+    type=duration,
+    default="10m",
+    show_default=True,
+    metavar="D",
+    help="Wait so long for other commands to end, then give up; 0s doesn't wait.",
+)
 @yes_option
 @json_option
 def gc_command(
@@ -111,13 +119,14 @@ def gc_command(
     older_than: float | None,
     max_size: int | None,
     dry_run: bool,
+    wait: float,
     yes: bool,
     as_json: bool,
 ) -> None:
     """Remove results that no bundle needs, and what nothing names. Bundles stay; see `ltxbuild rm`.
 
     Without a limit, everything goes that is in no bundle. With several, a result stays that is within all of
-    them. Waits until no other command uses the cache.
+    them. Removes nothing while another command uses the cache.
 
     \b
     Examples:
@@ -135,7 +144,8 @@ def gc_command(
         _report(found, max_size, done=False, as_json=as_json and dry_run)
         if dry_run or not _agreed("remove this?", yes=yes):
             return
-    found = collect(store, contents, limits, on_wait=lambda: say("waiting: the cache is in use"))
+    in_use = f"the cache is in use: waiting up to {wait:g} s"
+    found = collect(store, contents, limits, wait=wait, on_wait=lambda: say(in_use))
     _report(found, max_size, done=True, as_json=as_json)
 
 

@@ -26,7 +26,7 @@ TINY = str(Path(__file__).parents[2] / "recipes/cpu_tiny.yaml")
 
 def in_use(store: Store) -> bool:
     """Whether somebody holds a lease."""
-    with Leases(Layout(store.root)).exclusive(wait=False) as alone:
+    with Leases(Layout(store.root)).exclusive() as alone:
         return not alone
 
 
@@ -108,6 +108,19 @@ def test_an_absent_cache_is_not_made(tmp_path: Path, ltxbuild: Command, store: S
     """There is nothing to collect and nothing to show."""
     assert ltxbuild("gc").code == ltxbuild("du").code == 0
     assert not store.root.exists()
+
+
+def test_gc_waits_no_longer_than_it_is_told(bundles: Store, ltxbuild: Command) -> None:
+    """A cache in use is a failure with the time that was waited, and nothing is removed."""
+    bundles.remove_ref("two")
+    with bundles.in_use():
+        done = ltxbuild("gc", "--wait", "0.2s")
+        assert (done.code, done.out) == (1, "")
+        assert "waiting up to 0.2 s" in done.err
+        assert "still in use after 0.2 s" in done.err
+        assert "waiting" not in ltxbuild("gc", "--wait", "0s").err
+    assert bundles.has(bundles.put_bytes(b"loose"))
+    assert ltxbuild("gc").code == 0
 
 
 @pytest.mark.parametrize(

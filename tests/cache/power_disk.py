@@ -32,8 +32,8 @@ class Call:
     """One change.
 
     Attributes:
-        kind: `create`, `write`, `truncate`, `sync`, `mkdir`, `move`, `unlink`, `settle` (a folder is flushed),
-            or `told` for something that the program was told to be done.
+        kind: `create`, `write`, `truncate`, `sync`, `mkdir`, `move`, `unlink`, `settle` if a folder is
+            flushed, or `told` for something that the program was told to be done.
         paths: The names that it changes, or the folder.
         file: Number of the file, which outlives its names.
         data: Bytes written, or left by `truncate`.

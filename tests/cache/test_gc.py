@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import collecting
@@ -17,7 +18,7 @@ import pytest
 from collecting import BUNDLE, UNUSED, key, reach
 
 from ltx_cache.blobref import BlobRef
-from ltx_cache.errors import BadEntry, BundleUnreadable
+from ltx_cache.errors import BadEntry, BundleUnreadable, StoreInUse
 from ltx_cache.gc import DAY, Limits, collect, garbage
 from ltx_cache.key import Key
 from ltx_cache.store import Hit, Store
@@ -173,7 +174,7 @@ def test_nothing_goes_while_somebody_reads(filled: Store) -> None:
     assert reader.stdout.readline() == "reading\n"
     waiting = threading.Event()
     collector = threading.Thread(
-        target=collect, args=(filled, reach, Limits()), kwargs={"on_wait": waiting.set}
+        target=collect, args=(filled, reach, Limits()), kwargs={"wait": 60, "on_wait": waiting.set}
     )
     collector.start()
     assert waiting.wait(10)
@@ -182,6 +183,51 @@ def test_nothing_goes_while_somebody_reads(filled: Store) -> None:
     collector.join()
     assert not filled.has(blob)
     assert filled.has(filled.ref("new"))
+
+
+def test_a_store_in_use_is_left_alone(filled: Store) -> None:
+    """When the time is up nothing has been removed, and the error says who to look for."""
+    before = blobs(filled)
+    with (
+        filled.in_use(),
+        pytest.raises(StoreInUse, match=r"after 0\.1 s: nothing was removed") as caught,
+    ):
+        collect(filled, reach, Limits(), wait=0.1)
+    assert "in-use.lease" in str(caught.value)
+    assert blobs(filled) == before
+
+
+READERS = """
+import sys, time
+from pathlib import Path
+from ltx_cache.store import Hit, Store
+from collecting import BUNDLE, key
+store, end = Store(Path(sys.argv[1])), time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    with store.in_use():
+        found = store.lookup(key(b"latest"))
+        if isinstance(found, Hit):
+            time.sleep(0.002)
+            for blob in found.blobs:
+                store.open(blob, paranoid=True).read_bytes()
+        store.open(store.ref("bundle"), paranoid=True).read_bytes()
+        store.put_entry(key(b"latest"), None, [store.put_bytes(b"latest"), store.put_bytes(BUNDLE[1])])
+"""
+
+
+def test_readers_never_see_a_collection(filled: Store) -> None:
+    """Four processes look up, read and write again while everything is collected over and over."""
+    command = [sys.executable, "-c", READERS, str(filled.root), "2"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    readers = [subprocess.Popen(command, stderr=subprocess.PIPE, env=env, text=True) for _ in range(4)]
+    collections = 0
+    while any(reader.poll() is None for reader in readers):
+        with suppress(StoreInUse):
+            collect(filled, reach, Limits(), wait=1)
+            collections += 1
+    assert [reader.communicate()[1] for reader in readers] == [""] * 4
+    assert collections >= 3
+    assert verify(filled, reach).problems == ()
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def holder(root: Path) -> subprocess.Popen[str]:
 
 
 def free(leases: Leases) -> bool:
-    with leases.exclusive(wait=False) as alone:
+    with leases.exclusive() as alone:
         return alone
 
 
@@ -71,7 +72,7 @@ def test_a_collection_waits_and_says_so(leases: Leases) -> None:
     waiting = threading.Event()
 
     def collect() -> None:
-        with leases.exclusive(wait=True, on_wait=waiting.set) as alone:
+        with leases.exclusive(wait=60, on_wait=waiting.set) as alone:
             order.append(f"collected {alone}")
 
     with leases.shared():
@@ -83,6 +84,15 @@ def test_a_collection_waits_and_says_so(leases: Leases) -> None:
     assert order == ["used", "collected True"]
 
 
+def test_a_collection_gives_up(leases: Leases) -> None:
+    """A user who doesn't end keeps it out for as long as it wants to wait, and not longer."""
+    with leases.shared():
+        started = time.monotonic()
+        with leases.exclusive(wait=0.25) as alone:
+            assert not alone
+        assert 0.2 < time.monotonic() - started < 10
+
+
 def test_a_user_waits_for_a_collection_and_says_so(leases: Leases) -> None:
     """Work that starts during a collection begins after it."""
     order: list[str] = []
@@ -92,7 +102,7 @@ def test_a_user_waits_for_a_collection_and_says_so(leases: Leases) -> None:
         with leases.shared(on_wait=waiting.set):
             order.append("used")
 
-    with leases.exclusive(wait=True) as alone:
+    with leases.exclusive(wait=60) as alone:
         thread = threading.Thread(target=use)
         thread.start()
         assert waiting.wait(10)
@@ -137,5 +147,5 @@ def test_without_locks_work_goes_on_and_nothing_is_collected(
     monkeypatch.setattr(fcntl, "flock", none_here)
     with leases.shared():
         pass
-    with pytest.raises(StoreNotWritable, match="locks"), leases.exclusive(wait=True):
+    with pytest.raises(StoreNotWritable, match="locks"), leases.exclusive(wait=60):
         pass

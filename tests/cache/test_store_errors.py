@@ -15,6 +15,7 @@ EXAMPLES: list[LtxError] = [
     errors.StoreNotWritable(Path("/s/tmp"), "Permission denied"),
     errors.StorageFull(Path("/s/tmp"), "No space left on device"),
     errors.FileNotReadable(Path("/s/x"), "Input/output error"),
+    errors.StoreInUse(Path("/s"), 60.0, Path("/s/locks/in-use.lease")),
     errors.UnsupportedLayout(Path("/s"), "'2'", 1),
     errors.CorruptBlob("d" * 64, Path("/s/quarantine/x"), "expected digest", "actual digest"),
     errors.MissingBlob("d" * 64, Path("/s")),
