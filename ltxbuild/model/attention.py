@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import jax
-from jax import Array
+from jax import Array, lax
 from jax import numpy as jnp
 
-from ltxbuild.model import layers, rope
+from ltxbuild.model import axes, layers, rope
 from ltxbuild.model.layers import AttentionKind, Params
 from ltxbuild.model.params import ParamTable, linear, vector
 
@@ -25,11 +25,11 @@ def table(key: str, *, heads: int, head_dim: int, query_dim: int, context_dim: i
     return (
         *vector("q_norm.weight", f"{key}.q_norm.weight", inner, "heads"),
         *vector("k_norm.weight", f"{key}.k_norm.weight", inner, "heads"),
-        *linear("to_q", f"{key}.to_q", inner, query_dim, ("heads", None)),
-        *linear("to_k", f"{key}.to_k", inner, context_dim, ("heads", None)),
-        *linear("to_v", f"{key}.to_v", inner, context_dim, ("heads", None)),
-        *linear("to_gate_logits", f"{key}.to_gate_logits", heads, query_dim, ("heads", None)),
-        *linear("to_out", f"{key}.to_out.0", query_dim, inner, (None, "heads")),
+        *linear("to_q", f"{key}.to_q", inner, query_dim, ("heads", "embed")),
+        *linear("to_k", f"{key}.to_k", inner, context_dim, ("heads", "embed")),
+        *linear("to_v", f"{key}.to_v", inner, context_dim, ("heads", "embed")),
+        *linear("to_gate_logits", f"{key}.to_gate_logits", heads, query_dim, ("heads", "embed")),
+        *linear("to_out", f"{key}.to_out.0", query_dim, inner, ("embed", "heads")),
     )
 
 
@@ -45,6 +45,8 @@ def apply(
     visible: Array | None = None,
     bypass: Array | None = None,
     kind: AttentionKind = "plain",
+    along_q: str | None = None,
+    along_k: str | None = None,
 ) -> Array:
     """Gated multi-head attention with full-width norms on queries and keys.
 
@@ -60,35 +62,72 @@ def apply(
         visible: Which of the asked tokens count, `[S]` bool; None for all.
         bypass: Samples whose values go through as they are, unmixed, `[B]` bool; in self-attention only.
         kind: Implementation, see `layers.attention`.
+        along_q: Logical axis of the tokens that ask, see `axes`.
+        along_k: Logical axis of the tokens that are asked; that of `x` in self-attention.
 
     Returns:
         `[B, T, Dq]`.
     """
     if context is None:
-        context, rope_k = x, rope_q
-    q = _heads(layers.rms_norm(layers.linear(params["to_q"], x), params["q_norm"]["weight"], eps), heads)
-    k = _heads(
-        layers.rms_norm(layers.linear(params["to_k"], context), params["k_norm"]["weight"], eps), heads
+        context, rope_k, along_k = x, rope_q, along_q
+    q, k, v = (
+        layers.linear(params[name], source) for name, source in (("to_q", x), ("to_k", context), ("to_v", context))
     )
-    v = _heads(layers.linear(params["to_v"], context), heads)
+    mix = partial(_mix, head_dim=q.shape[-1] // heads, width=q.shape[-1], eps=eps, kind=kind, along_k=along_k)
+    asking, asked = (None, along_q, "heads"), (None, along_k, "heads")
+    turning_q, turning_k = (along_q, "heads", None), (along_k, "heads", None)
+    split = axes.on_each_device(
+        mix,
+        (asking, asked, asked, asking, ("heads",), ("heads",), turning_q, turning_k, (None,), (None,)),
+        asking,
+    )
+    weights = params["q_norm"]["weight"], params["k_norm"]["weight"]
+    out = split(q, k, v, _gates(params, x), *weights, rope_q, rope_k, visible, bypass)
+    return layers.linear(params["to_out"], out)
+
+
+def _mix(
+    q: Array,
+    k: Array,
+    v: Array,
+    gates: Array,
+    weight_q: Array,
+    weight_k: Array,
+    rope_q: rope.Tables | None,
+    rope_k: rope.Tables | None,
+    visible: Array | None,
+    bypass: Array | None,
+    *,
+    head_dim: int,
+    width: int,
+    eps: float,
+    kind: AttentionKind,
+    along_k: str | None,
+) -> Array:
+    """From projections to what `to_out` takes, for some heads and some of the tokens that ask."""
+    squares = (jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1) for x in (q, k))
+    mean_q, mean_k = (square[..., None] / width for square in axes.total([*squares], "heads"))
+    q, k = _scaled(q, mean_q, weight_q, eps), _scaled(k, mean_k, weight_k, eps)
+    q, k, v = (x.reshape(*x.shape[:2], -1, head_dim) for x in (q, k, v))
     if rope_q is not None:
         q = rope.rotate(q, rope_q)
     if rope_k is not None:
         k = rope.rotate(k, rope_k)
     mask = None if visible is None else visible[None, None, :]
-    out = layers.attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask, kind=kind)
+    everything = axes.whole(k, along_k, 1), axes.whole(v, along_k, 1)
+    out = layers.attention(q, *everything, scale=head_dim**-0.5, mask=mask, kind=kind)
     if bypass is not None:
         out = jnp.where(bypass[:, None, None, None], v, out)
-    out = out * _gates(params, x)
-    return layers.linear(params["to_out"], out.reshape(*x.shape[:2], -1))
+    return (out * gates[..., None]).reshape(*out.shape[:2], -1)
 
 
-def _heads(x: Array, heads: int) -> Array:
-    return x.reshape(*x.shape[:2], heads, -1)
+def _scaled(x: Array, mean_square: Array, weight: Array, eps: float) -> Array:
+    """The rest of `layers.rms_norm`, from the mean square on."""
+    y = x.astype(jnp.float32) * lax.rsqrt(mean_square + eps) * weight.astype(jnp.float32)
+    return y.astype(x.dtype)
 
 
 def _gates(params: Params, x: Array) -> Array:
-    """One factor per head in (0, 2), `[B, T, heads, 1]`; zero logits leave a head as it is."""
+    """One factor per head in (0, 2), `[B, T, heads]`; zero logits leave a head as it is."""
     logits = layers.linear(params["to_gate_logits"], x)
-    gates = jax.nn.sigmoid(logits.astype(jnp.float32)).astype(x.dtype) * 2
-    return gates[..., None]
+    return jax.nn.sigmoid(logits.astype(jnp.float32)).astype(x.dtype) * 2
