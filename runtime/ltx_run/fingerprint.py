@@ -143,17 +143,3 @@ def _with_system(features: Iterable[str]) -> tuple[str, ...]:
 def native(devices: int) -> Fingerprint:
     """Fingerprint of code compiled on and for this machine."""
     return Fingerprint(platform="cpu", runtime=runtime_version(), features=host_features(), devices=devices)
-
-
-def obstacles(needed: Fingerprint) -> tuple[str, ...]:
-    """Why this machine can't run code with that fingerprint: one sentence each, both values named."""
-    if needed.platform != "cpu":
-        return (f"it is compiled for {needed.platform}, this version of ltx-run executes cpu",)
-    found = []
-    if needed.runtime != runtime_version():
-        found.append(f"it is compiled for {needed.runtime}, installed is {runtime_version()}")
-    missing = [feature for feature in needed.features if feature not in host_features()]
-    if missing:
-        has = ", ".join(host_features())
-        found.append(f"its code may use {', '.join(missing)}, this machine has {has}")
-    return tuple(found)

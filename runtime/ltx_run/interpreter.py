@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from ltx_run import provenance, tensors
 from ltx_run.blend import blend
+from ltx_run.devices import Tensor
 from ltx_run.distribution import DTYPES
 from ltx_run.encoders import Clip, Sound
 from ltx_run.job import Batch, Job
 from ltx_run.noise import normal
 from ltx_run.outputs import SHEET, Output
 from ltx_run.pictures import rgb24
-from ltx_run.pjrt import Tensor
 from ltx_run.plan import (
     Constant,
     DecodeTiles,
@@ -163,7 +163,7 @@ class Interpreter:
         """Whether a program may take over the tensor's memory."""
         return self._last_use[name] == index and names.count(name) == 1 and name not in self._borrowed
 
-    def _call(self, program: str, names: Sequence[str], index: int) -> list[Tensor]:
+    def _call(self, program: str, names: Sequence[str], index: int) -> Sequence[Tensor]:
         spent = [self._spent(name, names, index) for name in names]
         return self._programs.call(program, [self._values[name] for name in names], spent)
 
@@ -235,7 +235,7 @@ class Interpreter:
 
 
 def _host(value: Value) -> Array:
-    return value.numpy() if isinstance(value, Tensor) else value
+    return value if isinstance(value, np.ndarray) else value.numpy()
 
 
 def _windows(sigmas: Array, stride: int) -> Iterator[tuple[Array, Array]]:

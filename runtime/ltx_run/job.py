@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from ltx_cache.key import Key
 from ltx_run import conditioning, contexts, flow, guidance, tensors
-from ltx_run.bundle import Blob, Bundle
+from ltx_run.bundle import Blob, Bundle, Fingerprint
 from ltx_run.contexts import PromptCache
 from ltx_run.errors import BadPrompt, BadVariant, BundleInvalid, ProgramMismatch
-from ltx_run.fingerprint import obstacles
 from ltx_run.lookup import OpenBundle
 from ltx_run.plan import Plan, Step, Tokenize, WriteVideo, programs_of
+from ltx_run.platforms import Obstacle, obstacles
 from ltx_run.request import Request, each
 from ltx_run.tokens import PromptTokenizer
 
@@ -73,11 +73,10 @@ class Batch:
         return self.bundle.manifest.variants[self.variant].plan
 
     @property
-    def devices(self) -> int:
-        """Devices that the largest program spans."""
+    def fingerprints(self) -> tuple[Fingerprint, ...]:
+        """What the programs that will run were compiled for."""
         programs = self.bundle.manifest.programs
-        used = (programs[name] for name in needed_programs(self.stages))
-        return max((program.fingerprint.devices for program in used), default=1)
+        return tuple(programs[name].fingerprint for name in needed_programs(self.stages))
 
     def stages_of(self, job: Job) -> tuple[Stage, ...]:
         """Per stage, the steps that a job needs."""
@@ -166,15 +165,15 @@ def check_fingerprints(manifest: Bundle, names: Iterable[str]) -> None:
     Raises:
         ProgramMismatch: Says for each reason which programs it stops, with both values.
     """
-    stopped: dict[str, list[str]] = {}
+    stopped: dict[Obstacle, list[str]] = {}
     for name in names:
-        for reason in obstacles(manifest.programs[name].fingerprint):
-            stopped.setdefault(reason, []).append(name)
+        for obstacle in obstacles(manifest.programs[name].fingerprint):
+            stopped.setdefault(obstacle, []).append(name)
     if stopped:
-        lines = (f"{', '.join(programs)}: {reason}" for reason, programs in stopped.items())
+        lines = (f"{', '.join(programs)}: {obstacle.reason}" for obstacle, programs in stopped.items())
         raise ProgramMismatch(
             f"bundle {manifest.name} was built for another machine:\n  " + "\n  ".join(lines),
-            hint=f"rebuild it here, from the recipe named {manifest.name}: ltxbuild compile RECIPE",
+            hint="; ".join(dict.fromkeys(obstacle.advice for obstacle in stopped)),
         )
 
 

@@ -10,7 +10,7 @@ would import on its own and which takes most of a second:
 * every array is made with an aval of our own (`_Aval`): jaxlib only reads its attributes.
 
 Example:
-    >>> devices = Devices(1)
+    >>> devices = Devices(cpu(1), 1)
     >>> spec = Distribution.of((2, 3), "float32", (None, None), {})
     >>> devices.put(np.ones((2, 3), np.float32), spec).numpy().sum()
     np.float32(6.0)
@@ -27,6 +27,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ltx_run import devices as platform
 from ltx_run.bundle import Program, TensorSpec
 from ltx_run.distribution import Distribution
 from ltx_run.dlpack import view
@@ -69,6 +70,10 @@ class Tensor:
         ranks = range(1 if self.distribution.replicated else self.distribution.devices)
         return self.distribution.join([self._shard(rank) for rank in ranks])
 
+    def lies(self, devices: Devices, distribution: Distribution) -> bool:
+        """Whether it lies on those devices in that way."""
+        return self._devices is devices and self.distribution == distribution
+
     def _shard(self, rank: int) -> Array:
         array = self.array
         if rank:
@@ -105,12 +110,22 @@ class Tensor:
             raise ProgramFailed(f"a program failed on the device: {error}") from error
 
 
-class Devices:
-    """A row of devices: rank r of a program runs on device r."""
+def cpu(count: int) -> Any:
+    """Client of this machine's CPU as so many devices."""
+    return xla.make_cpu_client(num_devices=count)
 
-    def __init__(self, count: int) -> None:
-        self._client = cast(Any, xla.make_cpu_client(num_devices=count))
-        self._row = tuple(self._client.local_devices()[:count])
+
+class Devices:
+    """A row of devices of one client: rank r of a program runs on device r.
+
+    Attributes:
+        memory: Bytes of each device's own memory; None on the host.
+    """
+
+    def __init__(self, client: Any, count: int) -> None:
+        self.memory = _memory(client)
+        self._client = client
+        self._row = tuple(client.local_devices()[:count])
         self._lists = {n: _jax.DeviceList(self._row[:n]) for n in range(1, count + 1)}
 
     def row(self, count: int) -> tuple[Any, ...]:
@@ -164,6 +179,14 @@ class Devices:
         return Executable(name, program, loaded, self)
 
 
+def _memory(client: Any) -> int | None:
+    """What the first device says of its memory; None for the host's."""
+    if client.platform == "cpu":
+        return None
+    limit: int = client.local_devices()[0].memory_stats()["bytes_limit"]
+    return limit
+
+
 class Executable:
     """A loaded program.
 
@@ -191,11 +214,11 @@ class Executable:
             for d, sharding in zip(self.outputs, outputs, strict=True)
         ]
 
-    def argument(self, index: int, value: Tensor | Array) -> Tensor:
+    def argument(self, index: int, value: platform.Tensor | Array) -> Tensor:
         """A value as parameter number `index`; a tensor that lies as the program takes it is not copied."""
-        if isinstance(value, Tensor):
-            if value.distribution == self.inputs[index]:
-                return value
+        if isinstance(value, Tensor) and value.lies(self._devices, self.inputs[index]):
+            return value
+        if not isinstance(value, np.ndarray):
             value = value.numpy()
         return self._devices.put(value, self.inputs[index], self._input_shardings[index])
 
@@ -203,7 +226,7 @@ class Executable:
         """One host array per rank as parameter number `index`."""
         return self._devices.put_parts(parts, self.inputs[index], self._input_shardings[index])
 
-    def execute(self, arguments: Sequence[Tensor]) -> list[Tensor]:
+    def execute(self, arguments: Sequence[platform.Tensor]) -> list[Tensor]:
         """Start the program and return its results, which may not be there yet: wait for one before use.
 
         Arguments lie as `inputs` says; donated ones are gone afterwards.
@@ -212,7 +235,7 @@ class Executable:
             ProgramFailed: The program could not be started.
         """
         try:
-            results = self._loaded.execute_sharded([argument.array for argument in arguments])
+            results = self._loaded.execute_sharded([cast(Tensor, given).array for given in arguments])
             arrays = results.consume_with_handlers(self._handlers)
         except Exception as error:
             raise ProgramFailed(f"program {self.name} failed: {error}") from error

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ltx_run import memory
 from ltx_run.bundle import Program, TensorInput, WeightInput
+from ltx_run.devices import Executable, Tensor
 from ltx_run.lookup import OpenBundle
-from ltx_run.pjrt import Devices, Executable, Tensor
+from ltx_run.machine import Machine
 from ltx_run.report import ProgramReport
 from ltx_run.weights import Weights, available_memory
 
@@ -33,7 +34,7 @@ class Loaded:
         inputs = enumerate(program.inputs)
         self._tensors = [(i, record.donated) for i, record in inputs if isinstance(record, TensorInput)]
 
-    def call(self, values: Sequence[Value], spent: Sequence[bool]) -> list[Tensor]:
+    def call(self, values: Sequence[Value], spent: Sequence[bool]) -> Sequence[Tensor]:
         """Execute and wait for the results.
 
         Args:
@@ -58,9 +59,9 @@ class Programs:
         reports: What each program cost so far, in order of first use.
     """
 
-    def __init__(self, source: OpenBundle, devices: Devices) -> None:
+    def __init__(self, source: OpenBundle, machine: Machine) -> None:
         self._source = source
-        self._devices = devices
+        self._machine = machine
         self._manifest = source.manifest
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
         self._stop = threading.Event()
@@ -95,7 +96,7 @@ class Programs:
         if program.weights is not None and program.weights not in self._weights:
             self._weights[program.weights] = self._open(program.weights)
         code = self._source.path(program.executable).read_bytes()
-        executable = self._devices.load(name, program, code)
+        executable = self._machine.devices(program.fingerprint.platform).load(name, program, code)
         if program.weights is not None and self._fits():
             self._weights[program.weights].read_ahead(self._stop)
         return executable, time.perf_counter() - started
@@ -110,7 +111,7 @@ class Programs:
         shared = self._source.path(record.shared) if record.shared else None
         return Weights(name, shared, [self._source.path(blob) for blob in record.ranks])
 
-    def call(self, name: str, values: Sequence[Value], spent: Sequence[bool]) -> list[Tensor]:
+    def call(self, name: str, values: Sequence[Value], spent: Sequence[bool]) -> Sequence[Tensor]:
         """Execute a program, which is loaded first if it has to be.
 
         Raises:
@@ -156,7 +157,7 @@ class Programs:
         for index, record in enumerate(program.inputs):
             if isinstance(record, WeightInput):
                 distribution = executable.inputs[index]
-                key = (record.name, record.layer, distribution)
+                key = (program.fingerprint.platform, record.name, record.layer, distribution)
                 if key not in placed:
                     placed[key] = executable.put_parts(index, files.parts(record, distribution))
                 arguments[index] = placed[key]

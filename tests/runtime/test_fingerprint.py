@@ -13,6 +13,7 @@ from ltx_run import fingerprint, isa
 from ltx_run.bundle import Bundle, decode
 from ltx_run.errors import DeviceUnavailable, ProgramMismatch
 from ltx_run.lookup import MANIFEST
+from ltx_run.platforms import obstacles
 
 XEON = "processor\t: 0\nflags\t\t: fpu sse sse2 pni ssse3 sse4_1 sse4_2 abm avx2 constant_tsc\n"
 OLDER = "processor\t: 1\nflags\t\t: fpu sse sse2 pni ssse3 sse4_1 sse4_2\n"
@@ -68,7 +69,7 @@ def test_executable_tells_its_features(bundles: dict[int, Path]) -> None:
 
 def test_own_code_has_no_obstacles() -> None:
     """What is compiled here runs here."""
-    assert fingerprint.obstacles(fingerprint.native(4)) == ()
+    assert obstacles(fingerprint.native(4)) == ()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""What a run asks of devices, whatever their platform: they hold tensors, and load and execute programs.
+
+The programs of a bundle may be for different platforms. A tensor goes from one to another by way of the host:
+`Executable.argument` takes any tensor and any host array. A platform is a module in `ltx_run.platforms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from ltx_run.bundle import Program
+from ltx_run.distribution import Distribution
+
+Array = NDArray[Any]
+
+
+class Tensor(Protocol):
+    """An array on the devices of one platform; its memory there is freed with the last reference."""
+
+    def numpy(self) -> Array:
+        """The whole array on the host, read-only; waits until it is there.
+
+        Raises:
+            ProgramFailed: The program that makes it failed.
+        """
+
+    def copy(self) -> Tensor:
+        """The same values in memory of their own, on the same devices."""
+
+    def wait(self) -> None:
+        """Return when the values are there; an interrupt from the keyboard gets through meanwhile.
+
+        Raises:
+            ProgramFailed: The program that makes them failed.
+        """
+
+
+class Executable(Protocol):
+    """A loaded program."""
+
+    @property
+    def inputs(self) -> Sequence[Distribution]:
+        """Distribution of each parameter."""
+
+    def argument(self, index: int, value: Tensor | Array) -> Tensor:
+        """A value as parameter number `index`.
+
+        Returns:
+            `value` itself if it is a tensor that lies as the program takes it; else a new tensor.
+        """
+
+    def put_parts(self, index: int, parts: Sequence[Array]) -> Tensor:
+        """One host array per rank as parameter number `index`; they must not change afterwards."""
+
+    def execute(self, arguments: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Start the program and return its results, which may not be there yet: wait for one before use.
+
+        Arguments are what `argument` and `put_parts` gave, in parameter order; donated ones are gone
+        afterwards.
+
+        Raises:
+            ProgramFailed: The program could not be started.
+        """
+
+
+class Devices(Protocol):
+    """A row of devices of one platform: rank r of a program runs on device r."""
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of each device's own memory; None where programs share the host's."""
+
+    def load(self, name: str, program: Program, code: bytes) -> Executable:
+        """Make an executable ready to run.
+
+        The caller has verified the digest of `code` and the fingerprint: code of another machine crashes. It
+        is called by one background thread, while programs of other names execute.
+
+        Raises:
+            BundleInvalid: The executable can't be loaded, or contradicts the program's record.
+        """
