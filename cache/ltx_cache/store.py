@@ -1,8 +1,8 @@
 """The content-addressed store.
 
-What it promises, what it doesn't, and the tests of each promise are in docs/cache.md. In short: what is visible
-is complete, verified and durable; a key hits only if all of its result is there; failed work leaves nothing
-that looks like a result; nothing that is used is collected; nothing that is read is executed.
+What it promises, what it does not, and the tests of each promise are in docs/cache.md. In short: what is
+visible is complete, verified and durable; a key hits only if all of its result is there; failed work leaves
+nothing that looks like a result; nothing that is used is collected; nothing that is read is executed.
 
 Example:
     >>> import tempfile
