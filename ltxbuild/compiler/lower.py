@@ -17,7 +17,8 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltx_run.bundle import TensorInput, TensorSpec, WeightInput
-from ltxbuild.model.params import ParamTable, tree
+from ltxbuild.model.axes import Layout, laid_out
+from ltxbuild.model.params import Axes, ParamTable, tree
 from ltxbuild.plan.profiles import partition
 from ltxbuild.precision import storage_dtype
 
@@ -27,12 +28,21 @@ STACK = "blocks"
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor input of a program; a donated one's memory may be reused for a result."""
+    """One tensor input of a program.
+
+    Attributes:
+        name: In the program.
+        shape: Of the whole tensor.
+        dtype: Its dtype.
+        donated: Whether its memory may be reused for a result.
+        axes: Logical axes, for one that the devices split; empty for one that each of them holds whole.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     donated: bool = False
+    axes: Axes = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +100,7 @@ def lower(
     """
     mesh = _mesh(mesh_shape, devices)
     weights = _weight_inputs(table, rules, precision, unroll=unroll)
-    tensors = [_tensor_input(t) for t in program.tensors]
+    tensors = [_tensor_input(t, rules) for t in program.tensors]
     inputs: tuple[WeightInput | TensorInput, ...] = (*weights, *tensors)
 
     def flat(*arrays: Array) -> tuple[Array, ...]:
@@ -123,8 +133,9 @@ def _mesh(shape: Mapping[str, int], devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.array(devices).reshape(sizes), names)
 
 
-def _tensor_input(tensor: Tensor) -> TensorInput:
-    spec = (None,) * len(tensor.shape)
+def _tensor_input(tensor: Tensor, rules: Mapping[str, str]) -> TensorInput:
+    axes = tensor.axes or (None,) * len(tensor.shape)
+    spec = tuple(rules.get(axis) if axis else None for axis in axes)
     return TensorInput(
         name=tensor.name, shape=tensor.shape, dtype=tensor.dtype, spec=spec, donated=tensor.donated
     )

@@ -46,12 +46,14 @@ class Inputs(NamedTuple):
         negative: The same of the negative prompt, if the stage has a pass for it.
         scales: Guidance of video and of audio, if the stage is guided.
         images: Images, if the stage takes any.
+        ropes: Rotary tables; None if the program makes them itself.
     """
 
     context: Text
     negative: Text | None = None
     scales: Scales | None = None
     images: Images | None = None
+    ropes: RopeTables | None = None
 
 
 def denoise(params: Params, noise: Latents, told: Inputs, sigmas: Array, *, stage: Stage) -> Latents:
@@ -158,7 +160,9 @@ def _predictor(params: Params, told: Inputs, stage: Stage) -> sampler.Denoise:
     """The model as the sampler sees it, with guidance and images."""
     state = _given(told.images, stage, told.context[0])
     keyframes = None if state is None else state.keyframes
-    ropes = rope_tables(stage.config, stage.geometry, told.context[0].dtype, keyframes)
+    ropes = told.ropes
+    if ropes is None:
+        ropes = rope_tables(stage.config, stage.geometry, told.context[0].dtype, keyframes)
     model = partial(_model, params, ropes, state, stage)
     if stage.guidance is None:
         return lambda noisy, sigma: _blended(state, model(sigma, noisy, told.context, WHOLE))

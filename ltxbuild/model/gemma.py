@@ -103,8 +103,10 @@ def _embed(embeddings: Array, tokens: Array, config: GemmaConfig) -> Array:
     return embeddings.at[tokens].get(mode="promise_in_bounds") * scale
 
 
-def _select(is_full: Array, full: Context, sliding: Context) -> Context:
+def _select(is_full: Array | np.bool_, full: Context, sliding: Context) -> Context:
     """The layer's context. Both kinds share one mask object where the window holds every prompt."""
+    if isinstance(is_full, np.bool_):
+        return full if is_full else sliding
     picked: Context = jax.tree.map(lambda f, s: f if f is s else jnp.where(is_full, f, s), full, sliding)
     return picked
 

@@ -24,10 +24,13 @@ def choose(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Pl
 def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement) -> Literal["scan", "unroll"]:
     """Written out, the vocoder's convolutions run faster.
 
-    On TPU each convolution costs the compiler much, so there it stays a loop.
+    On TPU each convolution costs the compiler much, so there it stays a loop. Neuron's compiler would copy
+    each layer's weights out of the stack.
     """
     if recipe.layers != "auto":
         return recipe.layers
+    if placement.platform == "neuron":
+        return "unroll"
     return "unroll" if spec.kind == "vocoder" and placement.platform in ("cpu", "cuda") else "scan"
 
 
@@ -36,8 +39,19 @@ def _attention(
 ) -> Literal["plain", "blocked"]:
     if recipe.attention != "auto":
         return recipe.attention
+    if placement.platform == "neuron":  # blocks of queries would be a loop
+        return "plain"
     scores = score_bytes(spec, recipe, config) // placement.devices
     return "blocked" if scores > SCORES_LIMIT else "plain"
+
+
+def tables_outside(recipe: Recipe) -> bool:
+    """Whether denoising programs take their rotary tables instead of making them.
+
+    A table made inside and used by heads that are split is cut out of the whole by the rank's number, which a
+    program for Neuron must not ask for.
+    """
+    return recipe.target.platform == "neuron"
 
 
 def score_bytes(spec: ProgramSpec, recipe: Recipe, config: ModelConfig) -> int:

@@ -8,11 +8,14 @@ from typing import NamedTuple
 from ltx_run import plan as steps
 from ltxbuild.guidance import SCALES
 from ltxbuild.plan.draft import TEXT_LENGTH, Draft, Pair, pair
+from ltxbuild.plan.forms import tables_outside
 from ltxbuild.plan.latent_size import LatentSize
 from ltxbuild.plan.programspec import Size
 from ltxbuild.upsampling import PIXEL_STRIDE
 
 Names = tuple[str, ...]
+TABLES = ("video", "audio", "cross_video", "cross_audio")
+"""Rotary tables: of the tokens of a modality, and of the same in the attention between both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +42,20 @@ class Stage:
 
 
 class _Tensors(NamedTuple):
-    """Names of what a stage reads and makes; `start` and `images` may be empty."""
+    """Names of what a stage reads and makes; those that are no pairs may be empty."""
 
     sigmas: str
     start: Names
     noise: Pair
     guidance: Names
+    ropes: Names
     images: Names
     latents: Pair
 
     @property
     def told(self) -> Names:
         """What the model is told in every step."""
-        return (*pair("context"), *self.guidance, *self.images)
+        return (*pair("context"), *self.guidance, *self.ropes, *self.images)
 
 
 def denoise(draft: Draft, stage: Stage, start: Pair | None = None) -> Pair:
@@ -63,7 +67,8 @@ def denoise(draft: Draft, stage: Stage, start: Pair | None = None) -> Pair:
     sigmas = f"sigmas.{stage.name}"
     draft.steps.append(steps.Constant(outputs=(sigmas,), values=stage.sigmas, dtype="float32"))
     noise, guidance, images = _noise(draft, stage), _guidance(draft, stage), _images(draft, stage)
-    tensors = _Tensors(sigmas, start or (), noise, guidance, images, pair(f"latent.{stage.name}"))
+    ropes, made = _ropes(draft, stage), pair(f"latent.{stage.name}")
+    tensors = _Tensors(sigmas, start or (), noise, guidance, ropes, images, made)
     append = _fused if draft.recipe.loop == "fused" else _stepwise
     append(draft, stage, tensors)
     return tensors.latents
@@ -95,6 +100,17 @@ def _guidance(draft: Draft, stage: Stage) -> Names:
         draft.steps.append(scales)
     negative = pair("context.negative") if guidance.negative else ()
     return (*negative, *pair("guidance"))
+
+
+def _ropes(draft: Draft, stage: Stage) -> Names:
+    """Rotary tables, for a target whose programs take them."""
+    if not tables_outside(draft.recipe):
+        return ()
+    (sizes, short), frames = _sizes(draft, stage), _places(stage)[:1]
+    made = tuple(f"rope.{name}.{part}.{stage.name}" for name in TABLES for part in ("cos", "sin"))
+    program = draft.need("rope_tables", None, sizes, short)
+    draft.run(program, frames if _slots(draft) else (), made)
+    return made
 
 
 def _is_guided(draft: Draft, stage: Stage) -> bool:
@@ -175,6 +191,8 @@ def _model_sizes(draft: Draft, stage: Stage) -> tuple[dict[str, Size], str]:
             "isolated": int(guidance.isolated),
             "batched": int(draft.recipe.guidance_batch == "batched"),
         }
+    if tables_outside(draft.recipe):
+        sizes["tables"] = 1
     if _stride(draft, stage) > 1:
         sizes["stride"] = _stride(draft, stage)
     return sizes, short

@@ -24,6 +24,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "denoise": "ltxbuild.programs.denoising",
         "denoise_from": "ltxbuild.programs.denoising",
         "denoise_step": "ltxbuild.programs.denoising",
+        "rope_tables": "ltxbuild.programs.denoising",
         "mix_images": "ltxbuild.programs.denoising",
         "mix_noise": "ltxbuild.programs.denoising",
         "unpatchify": "ltxbuild.programs.denoising",

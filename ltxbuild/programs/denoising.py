@@ -2,7 +2,8 @@
 
 Beside sizes, a program's geometry names what a stage is compiled for: `negative`, `stg_blocks`, `isolated`
 and `batched` (passes of guidance), `keyframes` (images it takes beside the first frame), `stride` (steps per
-prediction). A stage without `batched` is not guided, one without `keyframes` takes no image at all.
+prediction), `tables` (it takes the rotary tables). A stage without `batched` is not guided, one without
+`keyframes` takes no image at all.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from jax import Array
 from ltxbuild.compiler.lower import Tensor, Traceable
 from ltxbuild.components import ModelConfig
 from ltxbuild.model import denoise as stages
+from ltxbuild.model import positions
 from ltxbuild.model.conditioning import Images
 from ltxbuild.model.denoise import Inputs, Stage
 from ltxbuild.model.guidance import Guidance
 from ltxbuild.model.layers import Params
-from ltxbuild.model.positions import Geometry
+from ltxbuild.model.positions import Geometry, RopeTables
 from ltxbuild.model.sampler import Latents
 from ltxbuild.plan.programspec import Forms
 
 LATENTS = ("latent.video", "latent.audio")
+TABLES = tuple(f"rope.{name}.{part}" for name in RopeTables._fields for part in ("cos", "sin"))
 SCALES = 4
 """Guidance scales of a modality."""
 
@@ -72,6 +75,18 @@ def denoise_step(size: dict[str, Any], config: ModelConfig, dtype: str, forms: F
     return Traceable(
         run, (*_tokens(stage, size, dtype), *sigmas, *_told(stage, size, dtype)), ("video", "audio")
     )
+
+
+def rope_tables(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
+    """The rotary tables of a stage, for programs that take them."""
+    stage = _stage(size, config, forms)
+
+    def run(_: Params, *frame: Array) -> tuple[Array, ...]:
+        keyframes = frame[0][1:] if frame else None
+        made = positions.rope_tables(stage.config, stage.geometry, dtype, keyframes)
+        return tuple(part for table in made for part in table)
+
+    return Traceable(run, _image_tensors(stage, size, dtype)[-2:-1], TABLES)
 
 
 def mix_images(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
@@ -135,7 +150,8 @@ def _inputs(stage: Stage, size: dict[str, Any], arrays: Sequence[Array]) -> Inpu
     context = pair()
     negative = pair() if stage.guidance and stage.guidance.negative else None
     scales = pair() if stage.guidance else None
-    return Inputs(context, negative, scales, _images(left) if "keyframes" in size else None)
+    ropes = RopeTables(*(pair() for _ in RopeTables._fields)) if "tables" in size else None
+    return Inputs(context, negative, scales, _images(left) if "keyframes" in size else None, ropes)
 
 
 def _images(arrays: Sequence[Array]) -> Images:
@@ -144,7 +160,7 @@ def _images(arrays: Sequence[Array]) -> Images:
 
 
 def _told(stage: Stage, size: dict[str, Any], dtype: str) -> tuple[Tensor, ...]:
-    """Text, guidance and images."""
+    """Text, guidance, rotary tables and images."""
     config, length = stage.config, size["length"]
 
     def text(prefix: str) -> tuple[Tensor, Tensor]:
@@ -158,7 +174,22 @@ def _told(stage: Stage, size: dict[str, Any], dtype: str) -> tuple[Tensor, ...]:
         told += text("context.negative")
     if stage.guidance:
         told += [Tensor(f"guidance.{side}", (SCALES,), "float32") for side in ("video", "audio")]
+    if "tables" in size:
+        told += _table_tensors(stage, size, dtype)
     return (*told, *_image_tensors(stage, size, dtype))
+
+
+def _table_tensors(stage: Stage, size: dict[str, Any], dtype: str) -> tuple[Tensor, ...]:
+    """Rotary tables `[tokens, heads, head_dim / 2]`, split by heads like the queries that they turn."""
+    config, heads = stage.config, stage.config.num_attention_heads
+    video, audio = (tokens.shape[1] for tokens in _tokens(stage, size, dtype))
+    cross = config.audio_cross_attention_dim
+    sizes = ((video, config.video_dim), (audio, config.audio_dim), (video, cross), (audio, cross))
+    shapes = [(tokens, heads, dim // heads // 2) for tokens, dim in sizes for _ in ("cos", "sin")]
+    return tuple(
+        Tensor(name, shape, dtype, axes=(None, "heads", None))
+        for name, shape in zip(TABLES, shapes, strict=True)
+    )
 
 
 def _image_tensors(stage: Stage, size: dict[str, Any], dtype: str) -> tuple[Tensor, ...]:

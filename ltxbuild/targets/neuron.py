@@ -21,8 +21,8 @@ class Neuron:
     backend = "ltxbuild.compiler.neuron"
 
     def runs(self, kind: str) -> bool:
-        """Everything."""
-        return True
+        """The text encoder and the transformer; what is small beside them runs on the host."""
+        return kind in ("text_encoder", "denoise", "denoise_from", "denoise_step")
 
     def machine(self, section: TargetSection) -> dict[str, Any]:
         """The device topology."""
