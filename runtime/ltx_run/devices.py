@@ -6,13 +6,14 @@ The programs of a bundle may be for different platforms. A tensor goes from one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from ltx_run.bundle import Program
+from ltx_run.bundle import Program, WeightInput
 from ltx_run.distribution import Distribution
+from ltx_run.weights import Weights
 
 Array = NDArray[Any]
 
@@ -52,13 +53,27 @@ class Executable(Protocol):
             `value` itself if it is a tensor that lies as the program takes it; else a new tensor.
         """
 
-    def put_parts(self, index: int, parts: Sequence[Array]) -> Tensor:
-        """One host array per rank as parameter number `index`; they must not change afterwards."""
+    def put_weight(self, index: int, record: WeightInput, files: Weights) -> Tensor:
+        """A weight as parameter number `index`, from its files, which must not change afterwards.
+
+        Returns:
+            A tensor that other programs of the same devices may take as well, if it lies as they take it.
+        """
+
+    def warm_up(self, weights: Mapping[int, Tensor]) -> None:
+        """Make ready what `load` could not while other programs executed; called once, before all calls.
+
+        Args:
+            weights: What `put_weight` gave, by parameter number.
+
+        Raises:
+            LtxError: The program can't run here.
+        """
 
     def execute(self, arguments: Sequence[Tensor]) -> Sequence[Tensor]:
         """Start the program and return its results, which may not be there yet: wait for one before use.
 
-        Arguments are what `argument` and `put_parts` gave, in parameter order; donated ones are gone
+        Arguments are what `argument` and `put_weight` gave, in parameter order; donated ones are gone
         afterwards.
 
         Raises:

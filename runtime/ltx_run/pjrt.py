@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,10 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltx_run import devices as platform
-from ltx_run.bundle import Program, TensorSpec
+from ltx_run.bundle import Program, TensorSpec, WeightInput
 from ltx_run.distribution import Distribution
 from ltx_run.dlpack import view
 from ltx_run.errors import BundleInvalid, ProgramFailed
+from ltx_run.weights import Weights
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # or XLA greets on standard error
 
@@ -225,6 +226,13 @@ class Executable:
     def put_parts(self, index: int, parts: Sequence[Array]) -> Tensor:
         """One host array per rank as parameter number `index`."""
         return self._devices.put_parts(parts, self.inputs[index], self._input_shardings[index])
+
+    def put_weight(self, index: int, record: WeightInput, files: Weights) -> Tensor:
+        """A weight as parameter number `index`, not copied where alignment allows."""
+        return self.put_parts(index, files.parts(record, self.inputs[index]))
+
+    def warm_up(self, weights: Mapping[int, platform.Tensor]) -> None:
+        """Nothing: `load` has made everything ready."""
 
     def execute(self, arguments: Sequence[platform.Tensor]) -> list[Tensor]:
         """Start the program and return its results, which may not be there yet: wait for one before use.

@@ -141,7 +141,9 @@ class Programs:
         self.read_ahead([name])
         executable, seconds = self._pending.pop(name).result()
         begun = time.perf_counter()
-        loaded = Loaded(program, executable, self._place(program, executable))
+        weights = self._place(program, executable)
+        executable.warm_up(weights)
+        loaded = Loaded(program, executable, weights)
         report = self.reports.setdefault(name, ProgramReport(name, program.memory, program.flops))
         done = time.perf_counter()
         report.load_seconds += seconds + done - begun
@@ -156,10 +158,10 @@ class Programs:
         arguments = {}
         for index, record in enumerate(program.inputs):
             if isinstance(record, WeightInput):
-                distribution = executable.inputs[index]
-                key = (program.fingerprint.platform, record.name, record.layer, distribution)
+                lies = executable.inputs[index]
+                key = (program.fingerprint.platform, record.name, record.layer, lies)
                 if key not in placed:
-                    placed[key] = executable.put_parts(index, files.parts(record, distribution))
+                    placed[key] = executable.put_weight(index, record, files)
                 arguments[index] = placed[key]
         return arguments
 
