@@ -69,12 +69,14 @@ class Lowered:
         inputs: Records in parameter order.
         outputs: Records in result order.
         digest: sha256 of the StableHLO text (no debug info).
+        device_kind: What the devices that it is lowered for call themselves.
     """
 
     module: jax.stages.Lowered
     inputs: tuple[WeightInput | TensorInput, ...]
     outputs: tuple[TensorSpec, ...]
     digest: str
+    device_kind: str
 
 
 def lower(
@@ -115,13 +117,15 @@ def lower(
         keep_unused=True,
     )
     abstract = [jax.ShapeDtypeStruct(i.shape, i.dtype) for i in inputs]  # type: ignore[no-untyped-call]
-    module = jitted.lower(*abstract)
+    with laid_out(Layout(mesh, rules)):
+        module = jitted.lower(*abstract)
     outputs = tuple(
         TensorSpec(name=name, shape=info.shape, dtype=info.dtype.name, spec=(None,) * len(info.shape))
         for name, info in zip(program.outputs, module.out_info, strict=True)
     )
     text = module.as_text()
-    return Lowered(module, inputs, outputs, hashlib.sha256(text.encode()).hexdigest())
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Lowered(module, inputs, outputs, digest, devices[0].device_kind)
 
 
 def _sharding(mesh: Mesh, spec: tuple[str | None, ...]) -> NamedSharding:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
-from jax import numpy as jnp
 
 from ltxbuild.model import axes, layers, rope
 from ltxbuild.model.layers import AttentionKind, Params
-from ltxbuild.model.params import ParamTable, linear, vector
+from ltxbuild.model.params import EMBED, ParamTable, linear, vector
 
 
 def table(key: str, *, heads: int, head_dim: int, query_dim: int, context_dim: int) -> ParamTable:
@@ -25,11 +27,11 @@ def table(key: str, *, heads: int, head_dim: int, query_dim: int, context_dim: i
     return (
         *vector("q_norm.weight", f"{key}.q_norm.weight", inner, "heads"),
         *vector("k_norm.weight", f"{key}.k_norm.weight", inner, "heads"),
-        *linear("to_q", f"{key}.to_q", inner, query_dim, ("heads", "embed")),
-        *linear("to_k", f"{key}.to_k", inner, context_dim, ("heads", "embed")),
-        *linear("to_v", f"{key}.to_v", inner, context_dim, ("heads", "embed")),
-        *linear("to_gate_logits", f"{key}.to_gate_logits", heads, query_dim, ("heads", "embed")),
-        *linear("to_out", f"{key}.to_out.0", query_dim, inner, ("embed", "heads")),
+        *linear("to_q", f"{key}.to_q", inner, query_dim, ("heads", EMBED)),
+        *linear("to_k", f"{key}.to_k", inner, context_dim, ("heads", EMBED)),
+        *linear("to_v", f"{key}.to_v", inner, context_dim, ("heads", EMBED)),
+        *linear("to_gate_logits", f"{key}.to_gate_logits", heads, query_dim, ("heads", EMBED)),
+        *linear("to_out", f"{key}.to_out.0", query_dim, inner, (EMBED, "heads")),
     )
 
 
@@ -71,7 +73,8 @@ def apply(
     if context is None:
         context, rope_k, along_k = x, rope_q, along_q
     q, k, v = (
-        layers.linear(params[name], source) for name, source in (("to_q", x), ("to_k", context), ("to_v", context))
+        layers.linear(params[name], source)
+        for name, source in (("to_q", x), ("to_k", context), ("to_v", context))
     )
     mix = partial(_mix, head_dim=q.shape[-1] // heads, width=q.shape[-1], eps=eps, kind=kind, along_k=along_k)
     asking, asked = (None, along_q, "heads"), (None, along_k, "heads")

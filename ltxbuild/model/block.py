@@ -8,11 +8,11 @@ from typing import NamedTuple, Protocol
 import jax.numpy as jnp
 from jax import Array
 
-from ltxbuild.model import adaln, attention, layers, rope
+from ltxbuild.model import adaln, attention, axes, layers, rope
 from ltxbuild.model.adaln import modulate
 from ltxbuild.model.config import TransformerConfig
 from ltxbuild.model.layers import AttentionKind, Params
-from ltxbuild.model.params import ParamSpec, ParamTable, linear, prefixed
+from ltxbuild.model.params import EMBED, ParamSpec, ParamTable, linear, prefixed
 from ltxbuild.model.positions import RopeTables
 
 MAIN_ROWS, PROMPT_ROWS, CROSS_ROWS = 9, 2, 5
@@ -30,6 +30,7 @@ class Conditions(NamedTuple):
         gate: `[B, 1, 1, D]`, gate of what comes from the other modality.
         level: Which of the N noise levels each token has, `[T]`, or None.
         visible: Which tokens others may attend to, `[T]` bool, or None for all.
+        along: Logical axis of the modality's tokens, see `axes`; None where no layout splits them.
     """
 
     context: Array
@@ -39,6 +40,7 @@ class Conditions(NamedTuple):
     gate: Array
     level: Array | None
     visible: Array | None
+    along: str | None
 
 
 class Perturbation(NamedTuple):
@@ -72,6 +74,8 @@ class _Attend(Protocol):
         rope_k: rope.Tables | None = None,
         visible: Array | None = None,
         bypass: Array | None = None,
+        along_q: str | None,
+        along_k: str | None = None,
     ) -> Array: ...
 
 
@@ -102,8 +106,8 @@ def _modality(key: str, name: str, prefix: str, heads: int, dim: int) -> ParamTa
     return (
         *prefixed("self_attn", attend("attn1")),
         *prefixed("text_attn", attend("attn2")),
-        *linear("ff.up", f"{key}.{prefix}ff.net.0.proj", hidden, dim, ("mlp", None)),
-        *linear("ff.down", f"{key}.{prefix}ff.net.2", dim, hidden, (None, "mlp")),
+        *linear("ff.up", f"{key}.{prefix}ff.net.0.proj", hidden, dim, ("mlp", EMBED)),
+        *linear("ff.down", f"{key}.{prefix}ff.net.2", dim, hidden, (EMBED, "mlp")),
         _rows("main_rows", f"{key}.{prefix}scale_shift_table", MAIN_ROWS, dim),
         _rows("prompt_rows", f"{key}.{prefix}prompt_scale_shift_table", PROMPT_ROWS, dim),
         _rows("cross_rows", f"{key}.scale_shift_table_a2v_ca_{name}", CROSS_ROWS, dim),
@@ -142,7 +146,8 @@ def apply(
     Returns:
         Video and audio tokens, shaped as they came.
     """
-    eps = config.norm_eps
+    eps, along = config.norm_eps, given_video.along
+    params = axes.gather(params, table("", config), EMBED)
     attend = partial(attention.apply, heads=config.num_attention_heads, eps=eps, kind=kind)
     main_video = adaln.rows(params["video"]["main_rows"], given_video.main, given_video.level)
     main_audio = adaln.rows(params["audio"]["main_rows"], given_audio.main, given_audio.level)
@@ -157,7 +162,7 @@ def apply(
     video, audio = video + _kept(to_video, isolated), audio + _kept(to_audio, isolated)
     video = _feed_forward(params["video"], video, main_video, eps)
     audio = _feed_forward(params["audio"], audio, main_audio, eps)
-    return video, audio
+    return axes.place(video, None, along, None), axes.place(audio, None, given_audio.along, None)
 
 
 def _self_and_text(
@@ -172,12 +177,14 @@ def _self_and_text(
 ) -> Array:
     shift, scale, gate, *_, text_shift, text_scale, text_gate = main
     normed = modulate(layers.rms_norm(x, eps=eps), scale, shift)
-    mixed = attend(params["self_attn"], normed, rope_q=turn, visible=given.visible, bypass=bypass)
+    mixed = attend(
+        params["self_attn"], normed, rope_q=turn, visible=given.visible, bypass=bypass, along_q=given.along
+    )
     x = x + mixed * gate
     prompt_shift, prompt_scale = adaln.rows(params["prompt_rows"], given.prompt, None)
     text = modulate(given.context, prompt_scale, prompt_shift)
     normed = modulate(layers.rms_norm(x, eps=eps), text_scale, text_shift)
-    return x + attend(params["text_attn"], normed, text) * text_gate
+    return x + attend(params["text_attn"], normed, text, along_q=given.along) * text_gate
 
 
 def _exchange(
@@ -200,6 +207,8 @@ def _exchange(
         modulate(normed_audio, a[0], a[1]),
         rope_q=ropes.cross_video,
         rope_k=ropes.cross_audio,
+        along_q=given_video.along,
+        along_k=given_audio.along,
     )
     to_audio = attend(
         params["video_to_audio"],
@@ -208,6 +217,8 @@ def _exchange(
         rope_q=ropes.cross_audio,
         rope_k=ropes.cross_video,
         visible=given_video.visible,
+        along_q=given_audio.along,
+        along_k=given_video.along,
     )
     return to_video * v_gate, to_audio * a_gate
 

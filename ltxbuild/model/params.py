@@ -19,6 +19,9 @@ from typing import Literal, TypeVar
 Axes = tuple[str | None, ...]
 T = TypeVar("T")
 
+EMBED = "embed"
+"""Logical axis of the width of tokens: weights split along it are put together before they are used."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -83,11 +86,15 @@ ParamTable = tuple[ParamSpec, ...]
 def linear(
     name: str, key: str, out_features: int, in_features: int, axes: Axes = (None, None), *, bias: bool = True
 ) -> ParamTable:
-    """Specs of a linear layer, weight `[out, in]` and bias `[out]`."""
+    """Specs of a linear layer, weight `[out, in]` and bias `[out]`.
+
+    The bias is split as the rows of the weight are, but never along `EMBED`: it is too small to be gathered.
+    """
     weight = ParamSpec(f"{name}.weight", (out_features, in_features), axes, (f"{key}.weight",))
     if not bias:
         return (weight,)
-    return weight, ParamSpec(f"{name}.bias", (out_features,), axes[:1], (f"{key}.bias",))
+    rows = None if axes[0] == EMBED else axes[0]
+    return weight, ParamSpec(f"{name}.bias", (out_features,), (rows,), (f"{key}.bias",))
 
 
 def vector(name: str, key: str, size: int, axis: str | None = None) -> ParamTable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from ltxbuild.model import adaln, block, layers
+from ltxbuild.model import adaln, axes, block, layers
 from ltxbuild.model.adaln import Timesteps
 from ltxbuild.model.block import WHOLE, Perturbation
 from ltxbuild.model.config import TransformerConfig
@@ -14,6 +14,8 @@ from ltxbuild.model.params import ParamSpec, ParamTable, linear, prefixed, stack
 from ltxbuild.model.positions import RopeTables
 
 PREFIX = "model.diffusion_model"
+VIDEO = "tokens"
+"""Logical axis of the video tokens. Those of audio are few, and whole on every device."""
 
 
 def params(config: TransformerConfig) -> ParamTable:
@@ -87,10 +89,10 @@ def velocity(
         Velocities of video `[B, T, out_channels]` and audio `[B, A, audio_out_channels]`.
     """
     given_video, embedded_video = _conditions(
-        params["video"], context_video, times_video, times_audio.sigma, visible, config
+        params["video"], context_video, times_video, times_audio.sigma, visible, VIDEO, config
     )
     given_audio, embedded_audio = _conditions(
-        params["audio"], context_audio, times_audio, times_video.sigma, None, config
+        params["audio"], context_audio, times_audio, times_video.sigma, None, None, config
     )
     bypass = without.video_self, without.audio_self
 
@@ -110,7 +112,7 @@ def velocity(
         )
 
     tokens = (
-        layers.linear(params["video"]["proj_in"], video),
+        axes.place(layers.linear(params["video"]["proj_in"], video), None, VIDEO, None),
         layers.linear(params["audio"]["proj_in"], audio),
     )
     video, audio = layers.run_layers(body, tokens, params["blocks"], extra=bypass)
@@ -126,6 +128,7 @@ def _conditions(
     times: Timesteps,
     other_sigma: Array,
     visible: Array | None,
+    along: str | None,
     config: TransformerConfig,
 ) -> tuple[block.Conditions, Array]:
     """Everything the blocks take from the step, and the embedding `[B, N, D]` that the head takes."""
@@ -137,7 +140,7 @@ def _conditions(
     prompt, _ = adaln.apply(params["prompt"], own_sigma, dtype)
     cross, _ = adaln.apply(params["cross"], times.values * scale, dtype)
     gate, _ = adaln.apply(params["gate"], gate_sigma, dtype)
-    return block.Conditions(context, main, prompt, cross, gate, times.level, visible), embedded
+    return block.Conditions(context, main, prompt, cross, gate, times.level, visible, along), embedded
 
 
 def _head(params: Params, x: Array, embedded: Array, level: Array | None, eps: float) -> Array:
