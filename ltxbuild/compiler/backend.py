@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
@@ -23,7 +24,7 @@ class Compiled:
     Attributes:
         code: The executable, serialized.
         runtime: Compiler and runtime build that can load it.
-        features: Instruction-set features that the code may use (cpu), or the device kind and topology.
+        features: Instruction-set features that the code may use (cpu), or the device kind and the topology.
         memory: Bytes per device: `arguments`, `outputs`, `temp` and `code`.
         flops: Floating-point operations on each device.
     """
@@ -33,6 +34,34 @@ class Compiled:
     features: tuple[str, ...]
     memory: dict[str, int]
     flops: float
+
+
+def in_order(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """Devices by number, as the runtime numbers the ranks of a mesh."""
+    return sorted(devices, key=lambda device: device.id)
+
+
+def compile_for_topology(
+    lowered: Lowered, machine: Mapping[str, Any], flags: Mapping[str, Any], compilers: Sequence[str]
+) -> Compiled:
+    """Compile through a client that has the devices of a topology and can't run anything.
+
+    Args:
+        lowered: What to compile; knows the devices.
+        machine: The target's, with its topology.
+        flags: Compiler flags.
+        compilers: Packages whose versions must agree where the program is loaded, beside jaxlib.
+    """
+    compiled = lowered.module.compile(compiler_options=dict(flags))
+    executable: Any = compiled.runtime_executable()
+    code = executable.serialize()
+    return Compiled(
+        code=code,
+        runtime=", ".join(f"{package} {version(package)}" for package in ("jaxlib", *compilers)),
+        features=(lowered.device_kind, machine["topology"]),
+        memory=memory_figures(compiled, len(code)),
+        flops=flop_count(compiled),
+    )
 
 
 class Backend(Protocol):

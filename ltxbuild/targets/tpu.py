@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from importlib.util import find_spec
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ltxbuild.errors import ToolMissing
+from ltxbuild.targets.topology import known
 
 if TYPE_CHECKING:
     from ltxbuild.recipe import TargetSection
 
 
+class Generation(NamedTuple):
+    """One generation of chips.
+
+    Attributes:
+        kind: What its devices call themselves.
+        cores: Devices per chip.
+        shapes: Slices that are offered, in chips along each axis of the torus.
+    """
+
+    kind: str
+    cores: int
+    shapes: tuple[str, ...]
+
+
+_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_CUBES = ("1x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
+
+GENERATIONS: Mapping[str, Generation] = MappingProxyType(
+    {
+        "v5e": Generation("TPU v5 lite", 1, _FLAT),
+        "v5p": Generation("TPU v5", 1, _CUBES),
+        "v6e": Generation("TPU v6 lite", 1, _FLAT),
+        "tpu7x": Generation("TPU7x", 2, _CUBES),
+    }
+)
+
+TOPOLOGIES: Mapping[str, int] = MappingProxyType(
+    {
+        f"{name}:{shape}": generation.cores * math.prod(map(int, shape.split("x")))
+        for name, generation in GENERATIONS.items()
+        for shape in generation.shapes
+    }
+)
+"""Devices of each topology."""
+
+
 class Tpu:
-    """The platform `tpu`."""
+    """Google's TPUs."""
 
     platform = "tpu"
     packages: tuple[str, ...] = ("jax", "jaxlib", "libtpu")
@@ -25,16 +64,32 @@ class Tpu:
         return True
 
     def machine(self, section: TargetSection) -> dict[str, Any]:
-        """The device topology."""
-        return {"platform": "tpu", "topology": section.topology}
+        """The topology.
+
+        Raises:
+            RecipeError: It is missing or unknown, or the recipe's mesh has another number of devices.
+        """
+        return {"platform": "tpu", "topology": known(section, TOPOLOGIES)}
 
     def environment(self, machine: Mapping[str, Any], devices: int) -> dict[str, str]:
-        """Nothing beside the scrubbed environment."""
-        return {}
+        """Keep libtpu from looking for the chips, the other hosts and the metadata server of a cloud.
+
+        It is loaded by several processes at once, which it refuses otherwise: a lock file in /tmp is there to
+        keep two programs off one chip, and none is opened here.
+        """
+        generation, _, _ = machine["topology"].partition(":")
+        return {
+            "JAX_PLATFORMS": "cpu",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+            "TPU_ACCELERATOR_TYPE": f"{generation}-{TOPOLOGIES[machine['topology']]}",
+            "TPU_SKIP_MDS_QUERY": "1",
+            "TPU_WORKER_HOSTNAMES": "localhost",
+        }
 
     def check(self) -> None:
-        """Refuse: this version has no compile step for it."""
-        raise ToolMissing(
-            "this version cannot compile for tpu yet",
-            hint="look at what it would need: ltxbuild plan RECIPE --programs-only",
-        )
+        """Refuse when libtpu is not installed."""
+        if find_spec("libtpu") is None:
+            raise ToolMissing(
+                "compiling for tpu needs libtpu, which is not installed",
+                hint="pip install 'ltxbuild[tpu]'",
+            )

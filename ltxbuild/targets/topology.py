@@ -1,0 +1,43 @@
+"""The topology that a recipe names, checked against those of its platform."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ltxbuild.errors import RecipeError
+from ltxbuild.plan.profiles import device_count
+
+if TYPE_CHECKING:
+    from ltxbuild.recipe import TargetSection
+
+
+def known(section: TargetSection, topologies: Mapping[str, int]) -> str:
+    """The section's topology.
+
+    Args:
+        section: Of a recipe.
+        topologies: Devices of each topology of its platform.
+
+    Raises:
+        RecipeError: It is missing or unknown, or the mesh has another number of devices. A recipe that splits
+            nothing runs on one device of any topology.
+    """
+    name, devices = section.topology, device_count(section.mesh)
+    if name not in topologies:
+        fitting = [topology for topology, count in topologies.items() if count == devices]
+        what = "is missing" if name is None else f"is {name}, which is not known"
+        listed = ", ".join(f"{topology} ({count})" for topology, count in topologies.items())
+        raise RecipeError(
+            f"target.topology {what}; {section.platform} has (devices in brackets): {listed}",
+            hint=f"for the {devices} devices of this recipe choose {' or '.join(fitting)}"
+            if fitting
+            else None,
+        )
+    if devices not in (1, topologies[name]):
+        raise RecipeError(
+            f"target.topology {name} has {topologies[name]} devices, the recipe's mesh has {devices}: "
+            + " x ".join(f"{axis} {size}" for axis, size in section.mesh.items()),
+            hint="let the mesh use all devices of the topology, or one (profile single)",
+        )
+    return name
