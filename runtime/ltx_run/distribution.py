@@ -15,11 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
+
+from ltx_run.errors import BundleInvalid
+
+if TYPE_CHECKING:
+    from ltx_run.bundle import TensorSpec
 
 Array = NDArray[Any]
 
@@ -96,6 +101,18 @@ class Distribution:
         for place, values in zip(self.parts, parts, strict=True):
             whole[_slices(place)] = values
         return whole
+
+
+def distributions(name: str, specs: Sequence[TensorSpec], mesh: Mapping[str, int]) -> list[Distribution]:
+    """How the parameters or results of a program lie.
+
+    Raises:
+        BundleInvalid: One doesn't fit its mesh; the program's name is in the message.
+    """
+    try:
+        return [Distribution.of(spec.shape, spec.dtype, spec.spec, mesh) for spec in specs]
+    except ValueError as error:
+        raise BundleInvalid(f"program {name}: {error}") from None
 
 
 def _slices(part: tuple[tuple[int, int], ...]) -> tuple[slice, ...]:

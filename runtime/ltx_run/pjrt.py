@@ -1,16 +1,17 @@
 """Executing PJRT executables with jaxlib alone: no jax, no tracing, no pickle.
 
-Everything that touches jaxlib's private interface is in this module. Three rules keep jax out, which jaxlib
-would import on its own and which takes most of a second:
+Everything that touches jaxlib's private interface is here and in `ltx_run.clients`. Three rules keep jax out,
+which jaxlib would import on its own and which takes most of a second:
 
 * arrays are never taken apart into single-device arrays, by no method of jaxlib's (`_arrays`,
   `disassemble_into_single_device_arrays`, numpy conversion): each of these asks jax for an aval;
-* results are read through DLPack, which hands out the first shard of an array; to reach another shard, the
-  array is viewed with its devices in rotated order;
+* results are read through DLPack, which hands out the first shard of an array in host memory; to reach
+  another shard, the array is viewed with its devices in rotated order; what lies elsewhere is first copied
+  to as many devices of the host;
 * every array is made with an aval of our own (`_Aval`): jaxlib only reads its attributes.
 
 Example:
-    >>> devices = Devices(cpu(1), 1)
+    >>> devices = Devices(cpu(1))
     >>> spec = Distribution.of((2, 3), "float32", (None, None), {})
     >>> devices.put(np.ones((2, 3), np.float32), spec).numpy().sum()
     np.float32(6.0)
@@ -18,26 +19,22 @@ Example:
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ltx_run import devices as platform
-from ltx_run.bundle import Program, TensorSpec, WeightInput
-from ltx_run.distribution import Distribution
+from ltx_run.bundle import Program, WeightInput
+from ltx_run.clients import _jax, cpu, xla
+from ltx_run.distribution import Distribution, distributions
 from ltx_run.dlpack import view
 from ltx_run.errors import BundleInvalid, ProgramFailed
 from ltx_run.weights import Weights
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # or XLA greets on standard error
-
-import jaxlib._jax as _jax
-import jaxlib.xla_client as xla
 
 Array = NDArray[Any]
 
@@ -63,13 +60,18 @@ class Tensor:
         self._devices = devices
 
     def numpy(self) -> Array:
-        """The values on the host, read-only; no copy when every device holds the whole array.
+        """The values on the host, read-only; no copy on a CPU when every device holds the whole array.
 
         The values stay valid without the tensor; the memory is freed with the last of both.
         """
         self.wait()
-        ranks = range(1 if self.distribution.replicated else self.distribution.devices)
-        return self.distribution.join([self._shard(rank) for rank in ranks])
+        count = self.distribution.devices
+        if self._devices.memory is not None:
+            return self._on(self._devices.host).numpy()
+        ranks = self._devices.ranks(count)
+        if not self.distribution.replicated and len(ranks) < count:
+            raise BundleInvalid(f"a result is split over {count} devices, of which this process has {len(ranks)}")
+        return self.distribution.join([self._shard(r) for r in ((0,) if self.distribution.replicated else ranks)])
 
     def lies(self, devices: Devices, distribution: Distribution) -> bool:
         """Whether it lies on those devices in that way."""
@@ -87,13 +89,16 @@ class Tensor:
 
     def copy(self) -> Tensor:
         """The same values in memory of their own."""
-        sharding = self.array._sharding
-        targets = [self._devices.list(self.distribution.devices)]
-        always = [_jax.ArrayCopySemantics.ALWAYS_COPY]
+        return self._on(self._devices)
+
+    def _on(self, devices: Devices) -> Tensor:
+        """The same values on devices of another client, or copied on the same; each part goes to one."""
+        count = self.distribution.devices
+        sharding = devices.replicated(count) if devices is not self._devices else self.array._sharding
         (copied,) = _jax.batched_copy_array_to_devices_with_sharding(
-            [self.array], targets, [sharding], always
+            [self.array], [devices.list(count)], [sharding], [_jax.ArrayCopySemantics.ALWAYS_COPY]
         )
-        return Tensor(copied, self.distribution, self._devices)
+        return Tensor(copied, self.distribution, devices)
 
     def wait(self) -> None:
         """Return when the values are there; an interrupt from the keyboard gets through meanwhile.
@@ -111,54 +116,67 @@ class Tensor:
             raise ProgramFailed(f"a program failed on the device: {error}") from error
 
 
-def cpu(count: int) -> Any:
-    """Client of this machine's CPU as so many devices."""
-    return xla.make_cpu_client(num_devices=count)
-
-
 class Devices:
-    """A row of devices of one client: rank r of a program runs on device r.
+    """The devices of one client: rank r of a program runs on device r.
+
+    Where several processes share a mesh, a program spans the devices of all of them, or runs on this
+    process's own, in every process for itself.
 
     Attributes:
         memory: Bytes of each device's own memory; None on the host.
     """
 
-    def __init__(self, client: Any, count: int) -> None:
-        self.memory = _memory(client)
+    def __init__(self, client: Any) -> None:
         self._client = client
-        self._row = tuple(client.local_devices()[:count])
-        self._lists = {n: _jax.DeviceList(self._row[:n]) for n in range(1, count + 1)}
+        self._local = tuple(client.local_devices())
+        self._all = tuple(sorted(client.devices(), key=lambda device: device.id))
+        self.memory: int | None = None
+        if client.platform != "cpu":
+            self.memory = self._local[0].memory_stats()["bytes_limit"]
+
+    @cached_property
+    def host(self) -> Devices:
+        """As many devices of the host, for what is read here."""
+        return Devices(cpu(len(self._local)))
 
     def row(self, count: int) -> tuple[Any, ...]:
-        """The first `count` devices."""
-        return self._row[:count]
+        """The devices of a program that spans so many."""
+        return (self._local if count <= len(self._local) else self._all)[:count]
+
+    def ranks(self, count: int) -> tuple[int, ...]:
+        """Those ranks of such a program that are this process's."""
+        local = {device.id for device in self._local}
+        return tuple(rank for rank, device in enumerate(self.row(count)) if device.id in local)
 
     def list(self, count: int) -> Any:
-        """The first `count` devices as jaxlib's list."""
-        return self._lists[count]
+        """The devices of such a program as jaxlib's list."""
+        return _jax.DeviceList(self.row(count))
 
     def replicated(self, count: int) -> Any:
-        """Sharding of an array that each of the first `count` devices holds whole."""
-        return _jax.GSPMDSharding(self._lists[count], xla.HloSharding.replicate())
+        """Sharding of an array that each of them holds whole."""
+        return _jax.GSPMDSharding(self.list(count), xla.HloSharding.replicate())
 
     def put(self, whole: Array, distribution: Distribution, sharding: Any = None) -> Tensor:
         """A host array on the devices, not copied where alignment allows: it must not change afterwards."""
-        return self.put_parts(distribution.split(whole), distribution, sharding)
+        parts = distribution.split(whole)
+        ranks = self.ranks(distribution.devices)
+        return self.put_parts([parts[rank] for rank in ranks], distribution, sharding)
 
     def put_parts(self, parts: Sequence[Array], distribution: Distribution, sharding: Any = None) -> Tensor:
-        """One host array per rank, not copied where alignment allows: they must not change afterwards.
+        """One host array per rank of this process, not copied where alignment allows.
 
         Args:
-            parts: Part of each rank.
+            parts: Part of each rank; they must not change afterwards.
             distribution: What the parts are parts of.
             sharding: The program's own sharding; None for an array that every device holds whole.
         """
         count = distribution.devices
+        row = self.row(count)
         array = _jax.batched_device_put(
             _Aval(distribution.shape, distribution.dtype),
             sharding or self.replicated(count),
             [np.ascontiguousarray(part) for part in parts],
-            list(self.row(count)),
+            [row[rank] for rank in self.ranks(count)],
             True,
             enable_x64=False,
         )
@@ -174,18 +192,20 @@ class Devices:
         """
         count = program.fingerprint.devices
         try:
-            loaded = self._client.deserialize_executable(code, self._lists[count])
+            loaded = self._client.deserialize_executable(code, self.list(count), self._options(count))
         except Exception as error:
             raise BundleInvalid(f"program {name}: the executable can't be loaded: {error}") from error
         return Executable(name, program, loaded, self)
 
-
-def _memory(client: Any) -> int | None:
-    """What the first device says of its memory; None for the host's."""
-    if client.platform == "cpu":
-        return None
-    limit: int = client.local_devices()[0].memory_stats()["bytes_limit"]
-    return limit
+    def _options(self, count: int) -> Any:
+        """What says which device each rank has, where it isn't the device of that number."""
+        numbers = [device.id for device in self.row(count)]
+        if numbers == list(range(count)):
+            return None
+        options = xla.CompileOptions()
+        options.num_partitions = count
+        options.device_assignment = xla.DeviceAssignment.create(np.array([numbers]))
+        return options
 
 
 class Executable:
@@ -201,8 +221,8 @@ class Executable:
         self._loaded = loaded
         self._devices = devices
         self._count = program.fingerprint.devices
-        self.inputs = _distributions(name, program.inputs, dict(program.mesh))
-        self.outputs = _distributions(name, program.outputs, dict(program.mesh))
+        self.inputs = distributions(name, program.inputs, dict(program.mesh))
+        self.outputs = distributions(name, program.outputs, dict(program.mesh))
         if any(record.devices != self._count for record in (*self.inputs, *self.outputs)):
             message = f"spans {self._count} devices, its mesh {dict(program.mesh)} doesn't"
             raise BundleInvalid(f"program {name} {message}")
@@ -224,12 +244,12 @@ class Executable:
         return self._devices.put(value, self.inputs[index], self._input_shardings[index])
 
     def put_parts(self, index: int, parts: Sequence[Array]) -> Tensor:
-        """One host array per rank as parameter number `index`."""
+        """One host array per rank of this process as parameter number `index`."""
         return self._devices.put_parts(parts, self.inputs[index], self._input_shardings[index])
 
     def put_weight(self, index: int, record: WeightInput, files: Weights) -> Tensor:
         """A weight as parameter number `index`, not copied where alignment allows."""
-        return self.put_parts(index, files.parts(record, self.inputs[index]))
+        return self.put_parts(index, files.parts(record, self.inputs[index], self._devices.ranks(self._count)))
 
     def warm_up(self, weights: Mapping[int, platform.Tensor]) -> None:
         """Nothing: `load` has made everything ready."""
@@ -268,10 +288,3 @@ class Executable:
         if len(found) != len(records):
             message = f"has {len(found)} {what}, the manifest lists {len(records)}"
             raise BundleInvalid(f"program {self.name}: the executable {message}")
-
-
-def _distributions(name: str, specs: Sequence[TensorSpec], mesh: dict[str, int]) -> list[Distribution]:
-    try:
-        return [Distribution.of(spec.shape, spec.dtype, spec.spec, mesh) for spec in specs]
-    except ValueError as error:
-        raise BundleInvalid(f"program {name}: {error}") from None

@@ -139,6 +139,7 @@ class SafetensorsFile:
         Raises:
             SafetensorsError: See `read_header`.
         """
+        self.path = path
         self.header = read_header(path)
         with path.open("rb") as file:
             self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -25,6 +25,14 @@ Array = NDArray[Any]
 
 CHUNK = 64 << 20
 """Bytes asked of the kernel at a time, so that reading ahead stops soon when it is told to."""
+
+
+class Place(NamedTuple):
+    """Bytes of a file: its path, where they start, how many they are."""
+
+    path: str
+    start: int
+    size: int
 
 
 class Weights:
@@ -51,14 +59,29 @@ class Weights:
         Raises:
             BundleInvalid: The files don't hold the parameter in that form.
         """
+        return [self._part(file, weight, distribution) for file in self._holders(weight, distribution)]
+
+    def places(self, weight: WeightInput, distribution: Distribution) -> list[Place]:
+        """Where each rank's part of a parameter is, for readers in other processes.
+
+        Raises:
+            BundleInvalid: See `parts`.
+        """
+        places = []
+        for file in self._holders(weight, distribution):
+            part = self._part(file, weight, distribution)
+            start = file.header.entries[weight.name].start + (weight.layer or 0) * part.nbytes
+            places.append(Place(str(file.path), start, part.nbytes))
+        return places
+
+    def _holders(self, weight: WeightInput, distribution: Distribution) -> list[SafetensorsFile]:
+        """The file that has each rank's part."""
         if self._shared is not None and weight.name in self._shared.header.entries:
-            files = [self._shared] * distribution.devices
-        elif len(self._ranks) == distribution.devices:
-            files = self._ranks
-        else:
-            message = f"is for {len(self._ranks)} ranks and lacks {weight.name} for {distribution.devices}"
-            raise BundleInvalid(f"weight set {self._name} {message}")
-        return [self._part(file, weight, distribution) for file in files]
+            return [self._shared] * distribution.devices
+        if len(self._ranks) == distribution.devices:
+            return self._ranks
+        message = f"is for {len(self._ranks)} ranks and lacks {weight.name} for {distribution.devices}"
+        raise BundleInvalid(f"weight set {self._name} {message}")
 
     def _part(self, file: SafetensorsFile, weight: WeightInput, distribution: Distribution) -> Array:
         if weight.name not in file.header.entries:
