@@ -22,6 +22,7 @@ from ltxbuild.compiler.workers import WorkerPool
 from ltxbuild.errors import BuildFailed, ToolMissing
 from ltxbuild.plan.planner import BuildPlan, PlannedProgram, PlannedWeights, program_record
 from ltxbuild.plan.programspec import component_of
+from ltxbuild.plan.results import look_up
 from ltxbuild.targets import target
 from ltxbuild.weights.checkpoint import Checkpoint, validate
 from ltxbuild.weights.sharder import shard
@@ -135,7 +136,7 @@ def _compile(
 ) -> Program:
     name = item.spec.id
     with store.lock(f"build-{item.key.digest}"):  # one process builds a key, the others then find it
-        found = store.lookup(item.key)
+        found = look_up(store, item.key, Program)
         if isinstance(found, Hit):
             return program_record(found, item.spec)
         progress.start(name, None)
@@ -194,7 +195,7 @@ def _shard(
     assert item.key is not None
     task = f"weights {item.name}"
     with store.lock(f"build-{item.key.digest}"):
-        found = store.lookup(item.key)
+        found = look_up(store, item.key, WeightSet)
         if isinstance(found, Hit):
             return msgspec.convert(found.value, WeightSet)
         placement = item.placement

@@ -20,6 +20,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+KEPT = {"executable", "runtime", "features", "memory", "flops"}
+"""Fields of what is kept of an executable; one with others is another version's, and made again."""
+
 
 def main() -> None:
     """Serve jobs until standard input ends; one folder path per line, one `done` line per job."""
@@ -92,7 +95,7 @@ def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
         ),
     )
     match store.lookup(key):
-        case Hit(value=dict(compiled)):
+        case Hit(value=dict(compiled)) if compiled.keys() == KEPT:
             reused = True
         case _:
             made = backend.compile(lowered, job["target"], job["flags"])

@@ -23,6 +23,7 @@ from ltxbuild.plan.pipeline import Blueprint, blueprint
 from ltxbuild.plan.placement import Placement, place
 from ltxbuild.plan.profiles import partition
 from ltxbuild.plan.programspec import DISTILLED, Forms, ProgramSpec, component_of
+from ltxbuild.plan.results import look_up
 from ltxbuild.plan.tables import Tables
 from ltxbuild.precision import ITEMSIZE, storage_dtype
 from ltxbuild.recipe import Recipe
@@ -128,10 +129,10 @@ class _Planner:
     def program(self, spec: ProgramSpec) -> PlannedProgram:
         table = self.tables[spec.component] if spec.component else ()
         digest = self.tables.digest(spec.component) if spec.component else None
-        placement = place(spec, self.recipe, table)
+        placement = place(spec, self.recipe, self.config, table)
         forms = choose(spec, self.recipe, self.config, placement)
         key = program_key(spec, self.recipe, self.config, digest, placement, forms)
-        return PlannedProgram(spec, placement, forms, key, self.store.lookup(key))
+        return PlannedProgram(spec, placement, forms, key, look_up(self.store, key, Program))
 
     def weights(self, name: str, placement: Placement) -> PlannedWeights:
         component, precision = component_of(name), self.recipe.precision
@@ -146,8 +147,10 @@ class _Planner:
             )
         files, loras = source_files(name, self.files), self.loras.touching(name, table)
         digest = self.tables.digest(component)
-        key = weights_key(component, precision, digest, placement, files, loras)
-        return PlannedWeights(name, placement, size, loras, key, self.store.lookup(key))
+        rules = placement.weight_rules(table)
+        key = weights_key(component, precision, digest, placement.mesh, rules, files, loras)
+        found = look_up(self.store, key, WeightSet)
+        return PlannedWeights(name, placement, size, loras, key, found)
 
 
 def source_files(weight_set: str, files: Mapping[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 
 import msgspec
@@ -62,7 +63,8 @@ class Tables(Mapping[str, ParamTable]):
         )
         found = self._store.lookup(key)
         if isinstance(found, Hit):
-            return msgspec.convert(found.value, tuple[ParamTable, str])
+            with suppress(msgspec.ValidationError):  # another version keeps them in another form
+                return msgspec.convert(found.value, tuple[ParamTable, str])
         table = component.table(self._config)
         rows = [asdict(spec) for spec in table]
         self._store.put_entry(key, [rows, digest(canonical(rows))], [])
