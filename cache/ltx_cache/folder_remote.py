@@ -4,68 +4,109 @@ Example:
     >>> import tempfile
     >>> remote = FolderRemote(Path(tempfile.mkdtemp()))
     >>> ref = BlobRef.of(b"hello")
-    >>> remote.put(ref, b"hello")
-    >>> remote.has([ref]) == {ref.sha256}, b"".join(remote.get(ref, 2))
+    >>> remote.put([(ref, b"hello")], lambda count: print(count, "bytes"))
+    5 bytes
+    >>> remote.sizes([ref.sha256]) == {ref.sha256: 5}, b"".join(remote.get(ref.sha256, 2))
     (True, b'llo')
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from ltx_cache.blobref import BlobRef
-from ltx_cache.errors import MissingBlob, WrongBytes
+from ltx_cache.errors import BadAddress, BadName, MissingBlob, WrongBytes
 from ltx_cache.files import TempFile, reading
 from ltx_cache.hashing import CHUNK, StreamHash, chunks
-from ltx_cache.names import checked_name
-from ltx_cache.remote import decode_pointer, encode_pointer
+from ltx_cache.names import checked_digest
+from ltx_cache.remote import (
+    CARD,
+    SIGNATURE_LIMIT,
+    Publication,
+    Source,
+    blob_path,
+    decode_pointer,
+    encode_pointer,
+    manifests,
+    pointer_path,
+    signature_folder,
+    signature_path,
+)
 
 
 class FolderRemote:
     """A remote in a folder, which is made by the first `put`."""
 
+    fixed = False
+    connections = 4
+
     def __init__(self, root: Path) -> None:
         self._root = root
-        self.url = f"file://{root}"
+        self.url = f"file://{quote(str(root))}"
 
-    def has(self, refs: Iterable[BlobRef]) -> set[str]:
-        """Digests of the blobs whose files are there with the right size."""
-        return {ref.sha256 for ref in refs if self._has(ref)}
+    def state(self) -> str | None:
+        """None: a folder keeps no history."""
+        return None
 
-    def put(self, ref: BlobRef, source: Path | bytes) -> None:
-        """Store a blob; complete and durable when this returns.
+    def create(self, *, private: bool) -> None:
+        """Nothing to make; who may read a folder is up to its permissions.
 
         Raises:
-            WrongBytes: The source has other bytes.
-            FileNotReadable: The source can't be read.
+            BadAddress: It shall be private.
+        """
+        if private:
+            raise BadAddress(
+                "a folder can't be made private from here", hint="leave --private out, and use chmod"
+            )
+
+    def sizes(self, digests: Iterable[str]) -> dict[str, int]:
+        """Sizes of those blobs whose files are there."""
+        found = {}
+        for digest in digests:
+            with suppress(OSError):
+                found[digest] = (self._root / blob_path(digest)).stat().st_size
+        return found
+
+    def put(self, blobs: Sequence[tuple[BlobRef, Source]], sent: Callable[[int], None]) -> None:
+        """Store blobs; each is complete and durable before the next one begins.
+
+        Raises:
+            WrongBytes: A source has other bytes.
+            FileNotReadable: A source can't be read.
             StoreNotWritable: The folder can't be written.
         """
+        for ref, source in blobs:
+            self._put(ref, source, sent)
+
+    def _put(self, ref: BlobRef, source: Source, sent: Callable[[int], None]) -> None:
         sha, size = StreamHash(), 0
         with TempFile(self._root / "tmp") as temp, _pieces(source) as pieces:
             for piece in pieces:
                 sha.feed(piece)
                 temp.write(piece)
                 size += piece.nbytes
+                sent(piece.nbytes)
             found = BlobRef(sha.hexdigest(), size)
             if found != ref:
                 raise WrongBytes(f"{ref.sha256} ({ref.size} bytes)", f"{found.sha256} ({found.size} bytes)")
-            temp.publish(self._path(ref))
+            temp.publish(self._root / blob_path(ref.sha256))
 
-    def get(self, ref: BlobRef, offset: int) -> Iterator[bytes]:
+    def get(self, digest: str, offset: int) -> Iterator[bytes]:
         """The bytes of a blob from an offset on.
 
         Raises:
             MissingBlob: It isn't there.
             FileNotReadable: It can't be read.
         """
-        path = self._path(ref)
+        path = self._root / blob_path(digest)
         with reading(path):
             try:
                 file = path.open("rb", buffering=0)
             except FileNotFoundError:
-                raise MissingBlob(ref.sha256, self._root) from None
+                raise MissingBlob(digest, self._root) from None
             with file:
                 file.seek(offset)
                 while piece := file.read(CHUNK):
@@ -82,42 +123,62 @@ class FolderRemote:
             BadEntry: The pointer is damaged.
             FileNotReadable: It can't be read.
         """
-        path = self._pointer(name)
-        with reading(path):
-            try:
-                data = path.read_bytes()
-            except FileNotFoundError:
-                return None
-        return decode_pointer(str(path), data)
+        path = self._root / pointer_path(name)
+        data = _content(path)
+        return None if data is None else decode_pointer(str(path), data)
 
-    def move(self, name: str, manifest: BlobRef) -> None:
+    def signers(self, manifest: str) -> list[str]:
+        """Ids of the keys that signed a manifest."""
+        found = []
+        for path in (self._root / signature_folder(manifest)).glob("*"):
+            with suppress(BadName):
+                found.append(checked_digest(path.name))
+        return sorted(found)
+
+    def signature(self, manifest: str, key: str) -> bytes | None:
+        """The signature of a manifest by a key; None if there is none.
+
+        Raises:
+            FileNotReadable: It can't be read.
+        """
+        return _content(self._root / signature_path(manifest, key), SIGNATURE_LIMIT)
+
+    def move(self, publication: Publication) -> None:
         """Let a pointer name a manifest. Of two who do that at the same time, the later one stays.
 
         Raises:
             MissingBlob: The manifest isn't there.
             StoreNotWritable: The folder can't be written.
         """
-        if not self._has(manifest):
+        manifest = publication.manifest
+        if not self.sizes([manifest.sha256]):
             raise MissingBlob(manifest.sha256, self._root)
+        for key, signature in publication.signatures.items():
+            self._write(signature_path(manifest.sha256, key), signature)
+        self._write(pointer_path(publication.name), encode_pointer(manifest))
+        if publication.card is not None:
+            earlier = _content(self._root / CARD)
+            text = publication.card(None if earlier is None else earlier.decode(), manifests(self))
+            self._write(CARD, text.encode())
+
+    def _write(self, path: str, data: bytes) -> None:
         with TempFile(self._root / "tmp") as temp:
-            temp.write(memoryview(encode_pointer(manifest)))
-            temp.publish(self._pointer(name))
+            temp.write(memoryview(data))
+            temp.publish(self._root / path)
 
-    def _has(self, ref: BlobRef) -> bool:
+
+def _content(path: Path, limit: int = -1) -> bytes | None:
+    """What a file holds, up to a limit; None if there is none."""
+    with reading(path):
         try:
-            return self._path(ref).stat().st_size == ref.size
-        except OSError:
-            return False
-
-    def _path(self, ref: BlobRef) -> Path:
-        return self._root / "blobs" / ref.sha256
-
-    def _pointer(self, name: str) -> Path:
-        return self._root / "bundles" / f"{checked_name('bundle name', name)}.json"
+            with path.open("rb") as file:
+                return file.read(limit)
+        except FileNotFoundError:
+            return None
 
 
 @contextmanager
-def _pieces(source: Path | bytes) -> Iterator[Iterator[memoryview]]:
+def _pieces(source: Source) -> Iterator[Iterator[memoryview]]:
     if isinstance(source, bytes):
         yield iter([memoryview(source)])
         return

@@ -1,4 +1,4 @@
-"""Where the store is when nobody says otherwise.
+"""Where the store and the user's settings are when nobody says otherwise.
 
 Example:
     >>> home().is_absolute()
@@ -24,8 +24,20 @@ def home() -> Path:
     return _user_cache() / "ltxbuild"
 
 
+def config_home() -> Path:
+    """The folder of the user's settings: `ltxbuild` in `$XDG_CONFIG_HOME` or `~/.config`.
+
+    It is not in the store, which may be shared with people who shall not change whom this user trusts.
+    """
+    return _xdg("XDG_CONFIG_HOME", ".config") / "ltxbuild"
+
+
 def _user_cache() -> Path:
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return xdg if xdg.is_absolute() else Path.home() / ".cache"
+    return (
+        Path.home() / "Library" / "Caches" if sys.platform == "darwin" else _xdg("XDG_CACHE_HOME", ".cache")
+    )
+
+
+def _xdg(variable: str, default: str) -> Path:
+    chosen = Path(os.environ.get(variable, ""))
+    return chosen if chosen.is_absolute() else Path.home() / default

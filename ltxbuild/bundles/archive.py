@@ -15,9 +15,9 @@ from ltx_cache.blobref import BlobRef
 from ltx_cache.files import TempFile, make_folder, reading, sync_folder, writing
 from ltx_cache.hashing import chunks
 from ltx_cache.store import Store
+from ltx_run.contents import contents
 from ltx_run.errors import OutputError
 from ltx_run.lookup import MANIFEST, MANIFEST_DIGEST, digest_line
-from ltxbuild.bundles.contents import contents
 
 BLOCK = tarfile.BLOCKSIZE
 Write = Callable[[memoryview], None]

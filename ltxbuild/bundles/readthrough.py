@@ -7,20 +7,21 @@ to trust it as much as the compiler.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import msgspec
 
 from ltx_cache.address import Address
 from ltx_cache.blobref import BlobRef
-from ltx_cache.errors import BadName, LtxError, MissingBlob, RemoteFailed, UnknownBundle
+from ltx_cache.errors import BadName, LtxError, MissingBlob
 from ltx_cache.key import Key, differences
-from ltx_cache.remote import Remote
+from ltx_cache.receive import fetch
+from ltx_cache.remote import Remote, read_small
 from ltx_cache.store import Miss, Store
-from ltx_cache.transfer import MANIFEST_LIMIT, fetch
+from ltx_cache.trust import Trust
+from ltx_run import offers
 from ltx_run.bundle import Blob, Program, WeightSet
-from ltxbuild.bundles.contents import parsed
 from ltxbuild.plan.explain import Explanation, nearest
 from ltxbuild.plan.planner import BuildPlan
 
@@ -45,22 +46,27 @@ class Taken:
     size: int
 
 
-def read_through(plan: BuildPlan, store: Store, source: Address) -> Taken:
+def read_through(
+    plan: BuildPlan, store: Store, source: Address, trust: Trust, only: Collection[str] = ()
+) -> Taken:
     """Receive what a plan misses.
 
     Args:
         plan: The plan; to be made again afterwards.
         store: Where results go.
         source: The remote; if the address names a bundle, only that one is looked at.
+        trust: Whose bundles are used.
+        only: Programs to receive, without weights; empty for all that the plan misses.
 
     Raises:
         UnknownBundle: The remote has no bundles, or not the one that is named.
+        NotTrusted: No trusted key signed what it has.
         LtxError: The remote or the store can't be used, or the remote sent wrong bytes.
     """
-    records, notes = _records(store, source)
+    records, notes = _records(store, source, trust)
     factors: list[Key] | None = None
     hits, misses, size = list[str](), list[Explanation](), 0
-    for kind, name, key, found in _missing(plan):
+    for kind, name, key, found in _missing(plan, only):
         record = records.get((kind, key.digest))
         if record is not None:
             size += _enter(store, source.remote, key, record)
@@ -72,36 +78,31 @@ def read_through(plan: BuildPlan, store: Store, source: Address) -> Taken:
     return Taken(tuple(hits), tuple(misses), tuple(notes), size)
 
 
-def _missing(plan: BuildPlan) -> Iterator[tuple[str, str, Key, Miss]]:
+def _missing(plan: BuildPlan, only: Collection[str]) -> Iterator[tuple[str, str, Key, Miss]]:
     for name, item in plan.programs.items():
-        if isinstance(item.found, Miss):
+        if isinstance(item.found, Miss) and (not only or name in only):
             yield "program", name, item.key, item.found
     for name, weights in plan.weights.items():
-        if isinstance(weights.found, Miss) and weights.key is not None:
+        if isinstance(weights.found, Miss) and weights.key is not None and not only:
             yield "weights", f"weights {name}", weights.key, weights.found
 
 
-def _records(store: Store, source: Address) -> tuple[dict[tuple[str, str], Record], list[str]]:
+def _records(store: Store, source: Address, trust: Trust) -> tuple[dict[tuple[str, str], Record], list[str]]:
     """Programs and weight sets of a remote's bundles, by kind and key."""
     records: dict[tuple[str, str], Record] = {}
-    notes: list[str] = []
-    names = source.remote.names()
-    if not names or (source.name is not None and source.name not in names):
-        what = f"no bundle {source.name}" if source.name else "no bundles"
-        raise UnknownBundle(f"{source.remote.url} has {what}", hint=f"it has: {', '.join(names) or 'none'}")
-    for name in [source.name] if source.name else names:
+    refused: dict[str, LtxError] = {}
+    names = offers.names(source)
+    for name in names:
         try:
-            manifest = source.remote.read(name)
-            if manifest is None or manifest.size > MANIFEST_LIMIT:
-                raise RemoteFailed("it is gone, or its manifest is too large")
-            fetch(store, source.remote, [manifest])
-            bundle = parsed(store.open(manifest).read_bytes())
+            bundle = offers.offer(store, source, name, trust).bundle
         except LtxError as error:
-            notes.append(f"bundle {name} was left out: {error.message}")
+            refused[name] = error
             continue
         records |= {("program", program.key): program for program in bundle.programs.values()}
         records |= {("weights", weights.key): weights for weights in bundle.weights.values()}
-    return records, notes
+    if len(refused) == len(names):  # hours of building shall not follow from a missing key
+        raise refused[names[0]]
+    return records, [f"bundle {name} was left out: {error.message}" for name, error in refused.items()]
 
 
 def _enter(store: Store, remote: Remote, key: Key, record: Record) -> int:
@@ -121,16 +122,12 @@ def _named(record: Record) -> list[Blob]:
 def _factors(remote: Remote, records: dict[tuple[str, str], Record]) -> Iterator[Key]:
     """The keys of results in a remote, as far as it has their factors."""
     for _, digest in records:
-        data = bytearray()
         try:
-            for piece in remote.get(BlobRef(digest, KEY_LIMIT), 0):
-                data += piece
-                if len(data) > KEY_LIMIT:
-                    raise RemoteFailed(f"the factors of key {digest} have more than {KEY_LIMIT} bytes")
-            key = Key.parse(bytes(data))
-        except (MissingBlob, BadName, ValueError):
+            data = read_small(remote, digest, KEY_LIMIT)
+            key = Key.parse(data) if data is not None else None
+        except (MissingBlob, BadName, ValueError, RecursionError):
             continue
-        if key.digest == digest:
+        if key is not None and key.digest == digest:
             yield key
 
 

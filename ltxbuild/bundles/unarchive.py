@@ -9,20 +9,20 @@ extensions can name other files and sizes.
 from __future__ import annotations
 
 import re
-import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 
 from ltx_cache.blobref import BlobRef
-from ltx_cache.errors import LtxError, StorageFull
+from ltx_cache.errors import LtxError
 from ltx_cache.names import checked_name
+from ltx_cache.receive import check_room
+from ltx_cache.remote import MANIFEST_LIMIT
 from ltx_cache.store import Store
+from ltx_run.contents import contents, parsed
 from ltx_run.lookup import MANIFEST, MANIFEST_DIGEST, digest_line
-from ltxbuild.bundles.contents import contents, parsed
 
 BLOCK = tarfile.BLOCKSIZE
-MANIFEST_LIMIT = 64 << 20
 CHUNK = 2 << 20
 _BLOB = re.compile(r"blobs/([0-9a-f]{64})")
 _TYPES = {
@@ -61,7 +61,7 @@ def unpack(source: BinaryIO, store: Store, name: str | None = None) -> tuple[str
     bundle = parsed(data)
     checked = checked_name("bundle name", name or bundle.name)
     wanted = {ref.sha256: ref for ref in contents(data)}
-    check_room(store, wanted)
+    check_room(store, sum(ref.size for ref in wanted.values() if not store.has(ref)))
     for digest, size in reader.blobs(wanted):
         with store.writer() as writer:
             reader.copy(size, writer.write)
@@ -149,12 +149,3 @@ class _Reader:
                 raise ArchiveInvalid("the archive ends too early")
             data += piece
         return data
-
-
-def check_room(store: Store, wanted: Mapping[str, BlobRef]) -> None:
-    """Refuse what can't fit before anything is written."""
-    needed = sum(ref.size for ref in wanted.values() if not store.has(ref))
-    folder = next(parent for parent in (store.root, *store.root.parents) if parent.is_dir())
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise StorageFull(store.root, f"the bundle needs {needed} bytes, {free} are free")

@@ -11,10 +11,12 @@ import click
 
 from ltx_cache.home import home
 from ltx_cache.store import Store
+from ltx_cache.trust import Trust
 from ltx_run.console import hint, human_bytes, say
 from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
 from ltxbuild.cli.plan import show, summary
 from ltxbuild.cli.planning import CheckpointOverrides, Planned, planned, read_recipe
+from ltxbuild.cli.trusting import trust_options
 from ltxbuild.errors import UnknownProgram
 from ltxbuild.plan.planner import BuildPlan
 
@@ -23,7 +25,8 @@ from ltxbuild.plan.planner import BuildPlan
 @recipe_argument
 @checkpoint_options
 @click.option("--only", multiple=True, metavar="PROGRAM", help="Build only this program (repeatable).")
-@click.option("--from", "source", metavar="URL", help="Take from this remote what it has: file:///FOLDER.")
+@click.option("--from", "source", metavar="URL", help="Take from this remote what it has.")
+@trust_options
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option(
     "-j",
@@ -40,6 +43,7 @@ def compile_command(
     programs_only: bool,
     only: tuple[str, ...],
     source: str | None,
+    trust: Trust,
     dry_run: bool,
     jobs: int,
     as_json: bool,
@@ -52,7 +56,7 @@ def compile_command(
     Examples:
       ltxbuild compile recipes/cpu_tiny.yaml
       ltxbuild compile recipes/cpu_tiny.yaml --only video_decoder
-      ltxbuild compile recipes/cpu_tiny.yaml --from file:///mnt/bundles
+      ltxbuild compile recipes/cpu_tiny.yaml --from hf://org/repo --trust release.key.pub
       ltxbuild compile recipes/cpu_tiny.yaml --checkpoint model.safetensors --text-encoder gemma/
     """
     if source is not None and dry_run:
@@ -61,9 +65,9 @@ def compile_command(
     read = read_recipe(recipe, overrides)
     with Store(home()).in_use(create=True, on_wait=lambda: say("waiting for the end of ltxbuild gc")):
         found = planned(read, programs_only=programs_only)
-        if source is not None and _take(found, source):
-            found = planned(read, programs_only=programs_only)
         chosen = _chosen(found.plan, only)
+        if source is not None and _take(found, source, trust, chosen):
+            found = planned(read, programs_only=programs_only)
         if dry_run:
             show(found.plan, as_json=as_json)
             return
@@ -74,13 +78,13 @@ def compile_command(
     _closing_words(found, chosen, bundle, report["seconds"])
 
 
-def _take(found: Planned, url: str) -> bool:
-    """Take what a remote has of a plan; whether there was anything."""
+def _take(found: Planned, url: str, trust: Trust, only: set[str]) -> bool:
+    """Take what a remote has of a plan, or of the programs in `only`; whether there was anything."""
     from ltx_cache.address import address
     from ltxbuild.bundles.readthrough import read_through
     from ltxbuild.plan.explain import shortened
 
-    taken = read_through(found.plan, found.store, address(url))
+    taken = read_through(found.plan, found.store, address(url), trust, only)
     for item in taken.misses:
         changes = (f"{name} {shortened(old)} -> {shortened(new)}" for name, old, new in item.differences)
         say(f"  {item.name} is not at {url}: {', '.join(changes) or item.reason}")

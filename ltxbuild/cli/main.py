@@ -39,6 +39,7 @@ COMMANDS = {
     "unbundle": ("ltxbuild.cli.exchange", "unbundle_command", "Read a bundle from a file into the cache."),
     "push": ("ltxbuild.cli.remotes", "push_command", "Send a bundle to a remote."),
     "pull": ("ltxbuild.cli.remotes", "pull_command", "Receive a bundle from a remote."),
+    "keygen": ("ltxbuild.cli.keygen", "keygen_command", "Make a key to sign bundles with."),
     "make-tiny-checkpoint": (
         "ltxbuild.cli.tiny",
         "tiny_command",

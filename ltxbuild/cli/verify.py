@@ -13,7 +13,7 @@ from ltx_cache.home import home
 from ltx_cache.store import Store
 from ltx_cache.verify import Progress, Verified, verify, verify_ref
 from ltx_run.console import data_console, human_bytes, say
-from ltxbuild.bundles.contents import contents
+from ltx_run.contents import contents
 from ltxbuild.cli.options import json_option
 from ltxbuild.errors import CacheDamaged
 

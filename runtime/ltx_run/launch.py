@@ -11,13 +11,18 @@ from pathlib import Path
 import click
 import msgspec
 
+from ltx_cache.address import address, is_address
 from ltx_cache.home import home
 from ltx_cache.store import Store
+from ltx_cache.trust import Trust
 from ltx_run import prompts
-from ltx_run.console import say
+from ltx_run.acquire import Order, acquire, local_name
+from ltx_run.bundle import Bundle
+from ltx_run.console import human_bytes, say, transfer_bar
+from ltx_run.contents import needed
 from ltx_run.contexts import PromptCache
 from ltx_run.errors import VideosFailed
-from ltx_run.job import Batch, prepare
+from ltx_run.job import Batch, check_fingerprints, choose_variant, needed_programs, prepare
 from ltx_run.lookup import find, in_use
 from ltx_run.report import Report
 from ltx_run.request import Request, check_requests
@@ -31,11 +36,15 @@ class Options:
         prompt_cache: Whether results of prompts are looked up and kept.
         paranoid: Whether to hash all that is loaded.
         quiet: Whether to print errors alone.
+        trust: Whose bundles are accepted from a remote.
+        offline: Whether to take what was received from a remote before.
     """
 
     prompt_cache: bool
     paranoid: bool
     quiet: bool
+    trust: Trust
+    offline: bool
 
 
 def read(path: Path, folder: str | None, defaults: Request) -> list[Request]:
@@ -56,7 +65,8 @@ def run(bundle: str, requests: list[Request], options: Options) -> Report:
     check_requests(requests)
     cache = PromptCache(Store(home()), paranoid=options.paranoid) if options.prompt_cache else None
     with in_use(bundle):
-        batch = prepare(requests, find(bundle, paranoid=options.paranoid), cache)
+        name = _received(bundle, requests[0].variant, options) if is_address(bundle) else bundle
+        batch = prepare(requests, find(name, paranoid=options.paranoid, where=bundle), cache)
         if not options.quiet:
             say(_announced(batch))
         from ltx_run.progress import Bars, Silence
@@ -64,6 +74,25 @@ def run(bundle: str, requests: list[Request], options: Options) -> Report:
 
         with Silence() if options.quiet else Bars() as observer:
             return run_batch(batch, observer)
+
+
+def _received(url: str, variant: str | None, options: Options) -> str:
+    """The name in the cache of a bundle from a remote, once the variant is there and fits this machine."""
+
+    def select(bundle: Bundle) -> tuple[str]:
+        chosen = choose_variant(bundle, variant)
+        needed(bundle, [chosen])
+        check_fingerprints(bundle, needed_programs([bundle.variants[chosen].plan]))
+        return (chosen,)
+
+    source = address(url)
+    order = Order(source, options.trust, select, local_name(source), options.offline)
+    with transfer_bar(quiet=options.quiet) as progress:
+        found = acquire(Store(home()), order, progress)
+    if found.transfer is not None and found.transfer.size and not options.quiet:
+        size, total = human_bytes(found.transfer.size), human_bytes(found.transfer.total)
+        say(f"received {size} of {total} from {source}, kept as {found.name}")
+    return found.name
 
 
 def _announced(batch: Batch) -> str:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from ltx_cache.address import is_address
 from ltx_cache.blobref import BlobRef
 from ltx_cache.errors import BadName, UnknownRef
 from ltx_cache.files import reading
@@ -127,22 +128,25 @@ def in_use(name: str) -> AbstractContextManager[None]:
     """Keep the cache from being collected while a bundle of it is used.
 
     Args:
-        name: Name or directory; a directory needs nothing kept.
+        name: Name, address or directory; a directory needs nothing kept.
 
     Raises:
         LtxError: The cache can't be read.
     """
     if (Path(name) / MANIFEST).is_file():
         return nullcontext()
-    return Store(home()).in_use(on_wait=lambda: say("waiting for the end of ltxbuild gc"))
+    return Store(home()).in_use(
+        create=is_address(name), on_wait=lambda: say("waiting for the end of ltxbuild gc")
+    )
 
 
-def find(name: str, *, paranoid: bool = False) -> OpenBundle:
+def find(name: str, *, paranoid: bool = False, where: str | None = None) -> OpenBundle:
     """The bundle of that name, or in that directory.
 
     Args:
         name: Name or directory.
         paranoid: Hash what the cache holds at every use, even if it was hashed before.
+        where: What the user named it, for messages; None if that is the name.
 
     Raises:
         BundleNotFound: There is none; lists similar names.
@@ -166,7 +170,7 @@ def find(name: str, *, paranoid: bool = False) -> OpenBundle:
         raise BundleNotFound(f"no bundle at {name}: {reason}", hint="ltxbuild list shows names") from None
     blobs = _StoreBlobs(store, paranoid)
     data = blobs.open(ref).read_bytes()
-    return OpenBundle(_decoded(data, name), ref.sha256, name, blobs)
+    return OpenBundle(_decoded(data, where or name), ref.sha256, where or name, blobs)
 
 
 def _checked(folder: Path) -> bytes:

@@ -18,11 +18,11 @@ from ltx_cache.blobref import BlobRef
 from ltx_cache.errors import BadName, LtxError, MissingBlob, StorageFull, WrongBytes
 from ltx_cache.store import Store
 from ltx_run.bundle import Bundle, blobs, encode
+from ltx_run.contents import contents
 from ltx_run.errors import BundleInvalid
 from ltx_run.lookup import MANIFEST, MANIFEST_DIGEST, digest_line, find
 from ltxbuild.bundles import unarchive
 from ltxbuild.bundles.archive import pack, unfold
-from ltxbuild.bundles.contents import contents
 from ltxbuild.bundles.unarchive import ArchiveInvalid, unpack
 
 Member = tuple[tarfile.TarInfo, bytes]

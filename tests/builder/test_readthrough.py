@@ -15,12 +15,17 @@ from test_explain import BASE, FILES, VARIANT, plan
 from ltx_cache.address import Address
 from ltx_cache.errors import UnknownBundle, WrongBytes
 from ltx_cache.folder_remote import FolderRemote
+from ltx_cache.remote import Publication
 from ltx_cache.store import Hit, Store
 from ltx_cache.transfer import push
+from ltx_cache.trust import Trust
 from ltx_run.bundle import Bundle, encode
-from ltxbuild.bundles.contents import contents, keys
+from ltx_run.contents import contents
+from ltxbuild.bundles.keys import keys
 from ltxbuild.bundles.readthrough import read_through
 from ltxbuild.plan.planner import BuildPlan
+
+ANYONE = Trust((), allow_unsigned=True)
 
 
 def built(store: Store, made: BuildPlan) -> Bundle:
@@ -47,13 +52,13 @@ def remote(tmp_path: Path) -> FolderRemote:
     """A remote with all that the tiny model's recipe needs."""
     store, remote = Store(tmp_path / "builder"), FolderRemote(tmp_path / "remote")
     data = encode(built(store, plan(store)))
-    push(store, store.put_bytes(data), remote, "built", contents, keys(store, data))
+    push(store, remote, Publication("built", data), contents, keys(store, data))
     return remote
 
 
 def test_what_matches_is_taken_and_hits(remote: FolderRemote, store: Store) -> None:
     """After that nothing is left to build, and the results carry this plan's weight sets."""
-    taken = read_through(plan(store), store, Address(remote, None))
+    taken = read_through(plan(store), store, Address(remote), ANYONE)
     again = plan(store)
     assert again.complete
     assert len(taken.hits) == len(again.programs) + len(again.weights)
@@ -63,13 +68,13 @@ def test_what_matches_is_taken_and_hits(remote: FolderRemote, store: Store) -> N
         assert item.record.weights == item.spec.weights
         assert isinstance(item.found, Hit)
         assert store.open(item.found.blobs[0], paranoid=True).read_bytes() == b"executable"
-    assert read_through(again, store, Address(remote, "built")).hits == ()
+    assert read_through(again, store, Address(remote, "built"), ANYONE).hits == ()
 
 
 def test_a_miss_names_the_factor_that_differs_there(remote: FolderRemote, store: Store) -> None:
     """Another height takes all but what depends on it."""
     other = plan(store, variants={"default": {**VARIANT, "height": 160}})
-    taken = read_through(other, store, Address(remote, None))
+    taken = read_through(other, store, Address(remote), ANYONE)
     assert [item.name.split(".")[0] for item in taken.misses] == ["denoise", "video_decoder"]
     assert taken.misses[0].differences == (("geometry.height", 4, 5),)
     assert len(taken.hits) == len(other.programs) + len(other.weights) - 2
@@ -78,7 +83,7 @@ def test_a_miss_names_the_factor_that_differs_there(remote: FolderRemote, store:
 def test_other_weights_are_not_taken(remote: FolderRemote, store: Store) -> None:
     """A weight set of another checkpoint has another key."""
     other = plan(store, {**FILES, "model": "c" * 64})
-    taken = read_through(other, store, Address(remote, None))
+    taken = read_through(other, store, Address(remote), ANYONE)
     assert not any(name.startswith("weights") for name in taken.hits)
     assert taken.misses[0].differences[0].old == "a" * 64
 
@@ -89,15 +94,14 @@ def test_wrong_bytes_enter_nothing(remote: FolderRemote, store: Store, tmp_path:
         if path.read_bytes() == b"executable":
             path.write_bytes(b"EXECUTABLE")
     with pytest.raises(WrongBytes):
-        read_through(plan(store), store, Address(remote, None))
+        read_through(plan(store), store, Address(remote), ANYONE)
     assert not any(isinstance(item.found, Hit) for item in plan(store).programs.values())
 
 
 def test_a_bundle_of_another_version_is_left_out(remote: FolderRemote, store: Store) -> None:
     """It is noted, and the others are used."""
-    strange = store.put_bytes(b'{"schema":99}')
-    push(store, strange, remote, "future", lambda manifest: ())
-    taken = read_through(plan(store), store, Address(remote, None))
+    push(store, remote, Publication("future", b'{"schema":99}'), lambda manifest: ())
+    taken = read_through(plan(store), store, Address(remote), ANYONE)
     assert "bundle future was left out" in taken.notes[0]
     assert taken.hits
 
@@ -105,9 +109,9 @@ def test_a_bundle_of_another_version_is_left_out(remote: FolderRemote, store: St
 def test_a_remote_without_the_bundle_is_an_error(remote: FolderRemote, store: Store, tmp_path: Path) -> None:
     """A mistyped address doesn't lead to hours of building."""
     with pytest.raises(UnknownBundle, match="no bundle nothing"):
-        read_through(plan(store), store, Address(remote, "nothing"))
+        read_through(plan(store), store, Address(remote, "nothing"), ANYONE)
     with pytest.raises(UnknownBundle, match="no bundles"):
-        read_through(plan(store), store, Address(FolderRemote(tmp_path / "nowhere"), None))
+        read_through(plan(store), store, Address(FolderRemote(tmp_path / "nowhere"), None), ANYONE)
 
 
 def test_without_factors_a_miss_is_still_told(remote: FolderRemote, store: Store, tmp_path: Path) -> None:
@@ -116,7 +120,7 @@ def test_without_factors_a_miss_is_still_told(remote: FolderRemote, store: Store
         if b'"factors"' in path.read_bytes():
             path.write_bytes(path.read_bytes().replace(b'"jax"', b'"max"'))
     other = plan(store, variants={"default": {**VARIANT, "height": 160}})
-    taken = read_through(other, store, Address(remote, None))
+    taken = read_through(other, store, Address(remote), ANYONE)
     assert {item.reason for item in taken.misses} == {"it has no other of it"}
 
 
@@ -135,7 +139,7 @@ def test_the_command_takes_and_tells(
     recipe = tmp_path / "recipe.yaml"
     higher = {"default": {**VARIANT, "height": 160}}
     recipe.write_text(json.dumps({**BASE, "checkpoint": {"config": "ltx-2.3-tiny"}, "variants": higher}))
-    done = ltxbuild("compile", str(recipe), "--programs-only", "--from", remote.url)
+    done = ltxbuild("compile", str(recipe), "--programs-only", "--from", remote.url, "--allow-unsigned")
     assert done.code == 0, done.err
     assert [name.split(".")[0] for name in missing] == ["denoise", "video_decoder"]
     assert "geometry.height 4 -> 5" in done.err

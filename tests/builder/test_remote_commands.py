@@ -36,12 +36,12 @@ def test_a_bundle_goes_from_one_cache_to_another(
     remote: str, other: Store, store: Store, ltxbuild: Command
 ) -> None:
     """The only bundle need not be named; every blob is there and verified."""
-    done = ltxbuild("pull", remote, "--json")
+    done = ltxbuild("pull", "--allow-unsigned", remote, "--json")
     assert json.loads(done.out)["bundle"] == store.ref("fake").sha256
     opened = find("fake")
     assert len([opened.path(blob) for blob in blobs(opened.manifest)]) == 5
     assert ltxbuild("verify").code == 0
-    assert json.loads(ltxbuild("pull", remote, "--json").out)["blobs"] == 0
+    assert json.loads(ltxbuild("pull", "--allow-unsigned", remote, "--json").out)["blobs"] == 0
 
 
 def test_a_second_variant_sends_its_program_only(remote: str, store: Store, ltxbuild: Command) -> None:
@@ -55,12 +55,12 @@ def test_names_on_both_sides(
     remote: str, other: Store, store: Store, ltxbuild: Command, tmp_path: Path
 ) -> None:
     """A bundle may have another name there and another one here; of several, one must be named."""
-    ltxbuild("pull", remote, "--as", "mine")
-    assert ltxbuild("push", "mine", f"{remote}@next").code == 0
-    done = ltxbuild("pull", remote)
+    ltxbuild("pull", "--allow-unsigned", remote, "--as", "mine")
+    assert ltxbuild("push", "mine", f"{remote}#next").code == 0
+    done = ltxbuild("pull", "--allow-unsigned", remote)
     assert done.code == 2
-    assert f"{remote}@fake or {remote}@next" in done.err
-    assert ltxbuild("pull", f"{remote}@next").code == 0
+    assert f"'{remote}#fake' or '{remote}#next'" in done.err
+    assert ltxbuild("pull", "--allow-unsigned", f"{remote}#next").code == 0
     assert [ref.name for ref in other.refs()] == ["mine", "next"]
 
 
@@ -75,12 +75,12 @@ def test_factors_go_along(remote: str, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("pull", "file:///nowhere/at/all"), "has no bundles"),
-        (("pull", "file:///nowhere/at/all@x"), "it has: none"),
+        (("pull", "file:///nowhere/at/all#x"), "it has: none"),
         (("pull", "file://host/share"), "is no address"),
         (("pull", "/mnt/bundles"), "is no address"),
         (("pull", "http://host/x"), "is no address"),
         (("push", "nothing", "file:///nowhere"), "has no ref"),
-        (("pull", "file:///nowhere@.."), "not a valid bundle name"),
+        (("pull", "file:///nowhere#.."), "not a valid bundle name"),
     ],
 )
 def test_wrong_addresses(arguments: tuple[str, ...], message: str, ltxbuild: Command) -> None:
@@ -103,5 +103,5 @@ def test_a_hostile_remote_names_nothing_outside(
     remote: str, other: Store, ltxbuild: Command, tmp_path: Path
 ) -> None:
     """Names come from the address, not from the manifest; a name that leads elsewhere is refused."""
-    assert ltxbuild("pull", f"{remote}@fake", "--as", "../evil").code == BadName.exit_code
+    assert ltxbuild("pull", "--allow-unsigned", f"{remote}#fake", "--as", "../evil").code == BadName.exit_code
     assert other.refs() == []

@@ -22,13 +22,13 @@ from ltx_cache.errors import (
     MissingBlob,
     RemoteFailed,
     StoreNotWritable,
-    UnknownBundle,
     WrongBytes,
 )
 from ltx_cache.folder_remote import FolderRemote
-from ltx_cache.remote import encode_pointer
+from ltx_cache.receive import Progress
+from ltx_cache.remote import Publication, encode_pointer
 from ltx_cache.store import Store
-from ltx_cache.transfer import pull, push
+from ltx_cache.transfer import Transfer, pull, push
 from ltx_cache.verify import verify
 
 
@@ -36,6 +36,21 @@ from ltx_cache.verify import verify
 def remote(tmp_path: Path) -> FolderRemote:
     """An empty remote."""
     return FolderRemote(tmp_path / "remote")
+
+
+def send(store: Store, remote: FolderRemote, name: str = NAME, extra: Iterable[bytes] = ()) -> Transfer:
+    """Push the store's bundle."""
+    data = store.open(store.ref(NAME)).read_bytes()
+    return push(store, remote, Publication(name, data), reach, extra)
+
+
+def receive(
+    store: Store, remote: FolderRemote, name: str = NAME, progress: Progress | None = None
+) -> Transfer:
+    """Pull a bundle by its name."""
+    manifest = remote.read(name)
+    assert manifest is not None
+    return pull(store, remote, manifest, reach, progress)
 
 
 @pytest.fixture
@@ -48,14 +63,14 @@ def other(tmp_path: Path) -> Store:
 def pushed(store: Store, remote: FolderRemote) -> BlobRef:
     """A bundle in the remote."""
     publish(store, OLD)
-    push(store, store.ref(NAME), remote, NAME, reach)
+    send(store, remote)
     return store.ref(NAME)
 
 
 def test_a_bundle_travels(pushed: BlobRef, remote: FolderRemote, store: Store, other: Store) -> None:
     """All of it arrives, and progress ends at the whole."""
     told: list[tuple[int, int]] = []
-    done = pull(other, remote, NAME, reach, lambda *counts: told.append(counts))
+    done = receive(other, remote, progress=lambda *counts: told.append(counts))
     assert (done.manifest, done.blobs, done.size) == (pushed, 3, done.total)
     assert told[-1] == (sum(map(len, OLD)),) * 2
     assert [
@@ -68,33 +83,29 @@ def test_only_what_is_lacking_travels(
     pushed: BlobRef, remote: FolderRemote, store: Store, other: Store
 ) -> None:
     """A second bundle sends its own blobs alone; the same bundle again sends nothing."""
-    pull(other, remote, NAME, reach)
+    receive(other, remote)
     publish(store, NEW)
-    done = push(store, store.ref(NAME), remote, "second", reach)
+    done = send(store, remote, "second")
     assert (done.blobs, done.size) == (2, len(NEW[1]) + store.ref(NAME).size)
-    assert push(store, store.ref(NAME), remote, "second", reach).blobs == 0
-    done = pull(other, remote, "second", reach)
+    assert send(store, remote, "second").blobs == 0
+    done = receive(other, remote, "second")
     assert (done.blobs, done.size) == (2, len(NEW[1]) + store.ref(NAME).size)
-    assert pull(other, remote, "second", reach).blobs == 0
+    assert receive(other, remote, "second").blobs == 0
     assert remote.names() == [NAME, "second"]
 
 
 def test_extra_blobs_go_along(store: Store, remote: FolderRemote) -> None:
     """What the manifest doesn't name can be sent with it."""
     publish(store, OLD)
-    push(store, store.ref(NAME), remote, NAME, reach, [b"extra"])
-    assert b"".join(remote.get(BlobRef.of(b"extra"), 0)) == b"extra"
+    send(store, remote, extra=[b"extra"])
+    assert b"".join(remote.get(BlobRef.of(b"extra").sha256, 0)) == b"extra"
 
 
-def test_an_unknown_bundle_is_told_with_those_there_are(
-    pushed: BlobRef, remote: FolderRemote, other: Store
-) -> None:
-    """The names are in the hint."""
-    with pytest.raises(UnknownBundle) as caught:
-        pull(other, remote, "bundel", reach)
-    assert caught.value.hint == f"it has: {NAME}"
+def test_a_name_leads_nowhere_else(pushed: BlobRef, remote: FolderRemote) -> None:
+    """A pointer is a file of its folder."""
+    assert remote.read("bundel") is None
     with pytest.raises(BadName):
-        pull(other, remote, "../bundle", reach)
+        remote.read("../bundle")
 
 
 def test_damage_in_the_remote_is_refused_and_thrown_away(
@@ -105,20 +116,20 @@ def test_damage_in_the_remote_is_refused_and_thrown_away(
     (tmp_path / "remote" / "blobs" / blob.sha256).write_bytes(b"x" * blob.size)
     for _ in range(2):
         with pytest.raises(WrongBytes, match=blob.sha256):
-            pull(other, remote, NAME, reach)
+            receive(other, remote)
     assert not other.has(blob)
     assert not list((other.root / "partial").iterdir())
     (tmp_path / "remote" / "blobs" / blob.sha256).write_bytes(OLD[0])
-    assert pull(other, remote, NAME, reach).manifest == pushed
+    assert receive(other, remote).manifest == pushed
 
 
 def test_a_damaged_blob_is_repaired_by_a_pull(pushed: BlobRef, remote: FolderRemote, other: Store) -> None:
     """What the store finds damaged comes anew."""
-    pull(other, remote, NAME, reach)
+    receive(other, remote)
     path = other.open(BlobRef.of(OLD[1]))
     path.chmod(0o644)
     path.write_bytes(b"x" * len(OLD[1]))
-    assert pull(other, remote, NAME, reach).blobs == 1
+    assert receive(other, remote).blobs == 1
     assert verify(other, reach).problems == ()
 
 
@@ -128,7 +139,7 @@ def test_a_blob_that_the_remote_lost_is_named(
     """An incomplete remote is an error, and what did arrive stays."""
     (tmp_path / "remote" / "blobs" / BlobRef.of(OLD[1]).sha256).unlink()
     with pytest.raises(MissingBlob, match=BlobRef.of(OLD[1]).sha256):
-        pull(other, remote, NAME, reach)
+        receive(other, remote)
     assert other.has(BlobRef.of(OLD[0]))
 
 
@@ -138,7 +149,7 @@ def test_a_damaged_pointer_is_refused(
     """Pointers check themselves."""
     (tmp_path / "remote" / "bundles" / f"{NAME}.json").write_text("{}")
     with pytest.raises(BadEntry):
-        pull(other, remote, NAME, reach)
+        receive(other, remote)
 
 
 def test_a_giant_manifest_is_refused(remote: FolderRemote, other: Store, tmp_path: Path) -> None:
@@ -147,7 +158,7 @@ def test_a_giant_manifest_is_refused(remote: FolderRemote, other: Store, tmp_pat
     pointer = encode_pointer(BlobRef("0" * 64, 1 << 40))
     (tmp_path / "remote" / "bundles" / "giant.json").write_bytes(pointer)
     with pytest.raises(RemoteFailed, match="more than"):
-        pull(other, remote, "giant", reach)
+        receive(other, remote, "giant")
 
 
 class Unsteady(FolderRemote):
@@ -156,11 +167,12 @@ class Unsteady(FolderRemote):
     def __init__(self, root: Path, limit: int, piece: int = 3) -> None:
         super().__init__(root)
         self.limit, self.piece = limit, piece
+        self.connections = 1
         self.sent: list[tuple[str, int]] = []
 
-    def get(self, ref: BlobRef, offset: int) -> Iterator[bytes]:
-        self.sent.append((ref.sha256, offset))
-        data = b"".join(super().get(ref, offset))
+    def get(self, digest: str, offset: int) -> Iterator[bytes]:
+        self.sent.append((digest, offset))
+        data = b"".join(super().get(digest, offset))
         for start in range(0, len(data), self.piece):
             if self.limit <= 0:
                 raise RemoteFailed("the connection was lost")
@@ -177,7 +189,7 @@ def test_a_lost_connection_is_taken_up_where_it_broke(
         unsteady = Unsteady(tmp_path / "remote", limit=12)
         tries += 1
         try:
-            pull(other, unsteady, NAME, reach)
+            receive(other, unsteady)
         except RemoteFailed:
             received += 12
             continue
@@ -193,14 +205,14 @@ def test_a_lost_connection_is_taken_up_where_it_broke(
 class Short(FolderRemote):
     """A remote that ends before the end, or goes on after it."""
 
-    def get(self, ref: BlobRef, offset: int) -> Iterator[bytes]:
-        yield b"".join(super().get(ref, offset))[:-1]
+    def get(self, digest: str, offset: int) -> Iterator[bytes]:
+        yield b"".join(super().get(digest, offset))[:-1]
 
 
 class Endless(FolderRemote):
     """A remote that never stops sending."""
 
-    def get(self, ref: BlobRef, offset: int) -> Iterator[bytes]:
+    def get(self, digest: str, offset: int) -> Iterator[bytes]:
         while True:
             yield b"x" * 5
 
@@ -208,20 +220,20 @@ class Endless(FolderRemote):
 def test_a_remote_that_ends_early_or_never(pushed: BlobRef, other: Store, tmp_path: Path) -> None:
     """Too few bytes are said to be too few; too many are thrown away at once."""
     with pytest.raises(RemoteFailed, match=r"sent \d+ of the \d+ bytes"):
-        pull(other, Short(tmp_path / "remote"), NAME, reach)
+        receive(other, Short(tmp_path / "remote"))
     for path in (other.root / "partial").iterdir():
         path.write_bytes(b"x" * 10_000)  # more than the blob has: begun anew
     with pytest.raises(WrongBytes):
-        pull(other, Endless(tmp_path / "remote"), NAME, reach)
+        receive(other, Endless(tmp_path / "remote"))
     assert not list((other.root / "partial").iterdir())
 
 
 def test_a_source_that_lies_is_not_put(remote: FolderRemote, tmp_path: Path) -> None:
     """A remote folder takes no blob under a wrong name."""
     with pytest.raises(WrongBytes):
-        remote.put(BlobRef.of(b"right"), b"wrong")
+        remote.put([(BlobRef.of(b"right"), b"wrong")], lambda count: None)
     with pytest.raises(MissingBlob):
-        remote.move("bundle", BlobRef.of(b"right"))
+        remote.move(Publication("bundle", b"right"))
     assert remote.names() == []
     assert not list((tmp_path / "remote" / "tmp").iterdir())
 
@@ -230,7 +242,7 @@ def test_a_remote_that_cannot_be_made(tmp_path: Path) -> None:
     """The path and the reason are in the message."""
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreNotWritable, match="Not a directory"):
-        FolderRemote(tmp_path / "file").put(BlobRef.of(b""), b"")
+        FolderRemote(tmp_path / "file").put([(BlobRef.of(b""), b"")], lambda count: None)
 
 
 PULLER = """
@@ -243,7 +255,8 @@ from ltx_cache.transfer import pull
 store = Store(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
-print(pull(store, FolderRemote(Path(sys.argv[2])), "bundle", reach).size)
+remote = FolderRemote(Path(sys.argv[2]))
+print(pull(store, remote, remote.read("bundle"), reach).size)
 """
 
 
@@ -293,12 +306,12 @@ def test_a_killed_transfer_leaves_the_old_bundle_or_the_new(
         store = Store(root / ("store" if direction == "push" else "other"))
         assert verify(store, reach).problems == (), root
         reader = Store(root / "reader")
-        found = reader.open(pull(reader, FolderRemote(root / "remote"), NAME, reach).manifest).read_bytes()
+        found = reader.open(receive(reader, FolderRemote(root / "remote")).manifest).read_bytes()
         named = store.open(store.ref(NAME)).read_bytes()
         seen.add(found if direction == "push" else named)
         (transferring.send if direction == "push" else transferring.receive)(root)
         assert verify(store, reach).problems == (), root
         assert store.open(store.ref(NAME)).read_bytes() == manifests(NEW), root
         last = Store(root / "last")
-        assert pull(last, FolderRemote(root / "remote"), NAME, reach).manifest == store.ref(NAME), root
+        assert receive(last, FolderRemote(root / "remote")).manifest == store.ref(NAME), root
     assert seen == {manifests(OLD), manifests(NEW)}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from collecting import reach
@@ -18,11 +19,24 @@ from crashing import CALLS, killing
 
 from ltx_cache.canonical import canonical
 from ltx_cache.folder_remote import FolderRemote
+from ltx_cache.remote import Publication
 from ltx_cache.store import Store
 from ltx_cache.transfer import pull, push
 
 OLD, NEW = (b"shared weights", b"old program"), (b"shared weights", b"new program")
 NAME = "bundle"
+
+
+def remote(root: Path) -> FolderRemote:
+    """The remote; blobs come one after another, so that the calls have one order."""
+    found = FolderRemote(root / "remote")
+    found.connections = 1
+    return found
+
+
+def card(earlier: str | None, manifests: Mapping[str, bytes]) -> str:
+    """A README that tells the names."""
+    return " ".join(manifests)
 
 
 def publish(store: Store, contents: tuple[bytes, ...]) -> None:
@@ -33,9 +47,9 @@ def publish(store: Store, contents: tuple[bytes, ...]) -> None:
 
 def prepare(root: Path, direction: str) -> None:
     """The old bundle is where the new one shall go."""
-    store, remote = Store(root / "store"), FolderRemote(root / "remote")
+    store = Store(root / "store")
     publish(store, OLD)
-    push(store, store.ref(NAME), remote, NAME, reach)
+    send(root)
     if direction == "pull":
         receive(root)
     publish(store, NEW)
@@ -46,14 +60,17 @@ def prepare(root: Path, direction: str) -> None:
 def send(root: Path) -> None:
     """Push the store's bundle."""
     store = Store(root / "store")
-    push(store, store.ref(NAME), FolderRemote(root / "remote"), NAME, reach)
+    data = store.open(store.ref(NAME)).read_bytes()
+    push(store, remote(root), Publication(NAME, data, {"a" * 64: b"signature"}, card), reach)
 
 
 def receive(root: Path) -> None:
     """Pull the bundle into the other store."""
     other = Store(root / "other")
     with other.in_use(create=True):
-        other.set_ref(NAME, pull(other, FolderRemote(root / "remote"), NAME, reach).manifest)
+        there = remote(root).read(NAME)
+        assert there is not None
+        other.set_ref(NAME, pull(other, remote(root), there, reach).manifest)
 
 
 def killed(root: Path, direction: str, at: int) -> bool:

@@ -197,8 +197,8 @@ def test_offline_refuses_connections() -> None:
     """With --offline every attempt to connect fails, whoever makes it."""
     code = (
         "import socket\n"
-        "from ltx_run.cli import _refuse_connections\n"
-        "_refuse_connections()\n"
+        "from ltx_run.offline import refuse_connections\n"
+        "refuse_connections()\n"
         "try:\n"
         "    socket.create_connection(('127.0.0.1', 9))\n"
         "except PermissionError as error:\n"
