@@ -89,7 +89,7 @@ class Cuda:
         """Refuse when NVIDIA's packages or XLA's plugin for them are not installed."""
         if _toolkit() is None or find_spec("jax_cuda13_plugin") is None:
             raise ToolMissing(
-                "compiling for cuda needs XLA's plugin and NVIDIA's toolkit (4.4 GB), which are not installed",
+                "compiling for cuda needs XLA's plugin and NVIDIA's toolkit (4.4 GB), not installed here",
                 hint="pip install 'ltxbuild[cuda13]'",
             )
 
