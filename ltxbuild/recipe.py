@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from ltxbuild.errors import RecipeError
 from ltxbuild.guidance import GuidanceSection, VideoScales
 from ltxbuild.model.config import UpsamplerKind
-from ltxbuild.plan.profiles import PROFILES, mesh_shape
+from ltxbuild.plan.profiles import PROFILES, check_degrees
 from ltxbuild.recipe_file import read
 from ltxbuild.section import Section
 from ltxbuild.upsampling import UPSAMPLINGS
@@ -68,8 +68,9 @@ class TargetSection(Section):
     topology: str | None = Field(
         None, description="device topology for cross-compiling, e.g. v6e:2x4 or h200"
     )
-    tensor_parallel: Annotated[int, Field(ge=1)] = 1
-    profile: str = "single"
+    tensor_parallel: Annotated[int, Field(ge=1)] = Field(1, description="devices that split heads")
+    context_parallel: Annotated[int, Field(ge=1)] = Field(1, description="devices that split video tokens")
+    profile: str = Field("single", description=f"how components are split: {', '.join(PROFILES)}")
     isa: Literal["native", "sse4", "avx2", "avx512"] = Field(
         "native", description="instruction-set level of CPU programs: this machine's, or a portable one"
     )
@@ -83,9 +84,14 @@ class TargetSection(Section):
         return value
 
     @property
-    def mesh(self) -> dict[str, int]:
-        """Mesh axes and sizes."""
-        return mesh_shape(self.profile, self.tensor_parallel)
+    def degrees(self) -> dict[str, int]:
+        """Devices along each mesh axis, slowest first."""
+        return {"cp": self.context_parallel, "tp": self.tensor_parallel}
+
+    @property
+    def devices(self) -> int:
+        """Devices in all."""
+        return self.context_parallel * self.tensor_parallel
 
 
 class VariantSection(Section):
@@ -143,7 +149,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sizes_fit_pipeline(self) -> Recipe:
-        self.target.mesh  # noqa: B018  refuses a profile that can't take the degree
+        check_degrees(self.target.profile, self.target.degrees)
         if self.pipeline.endswith("two_stage"):
             for name, variant in self.variants.items():
                 self._check_stages(name, variant)

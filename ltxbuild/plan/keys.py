@@ -79,7 +79,8 @@ def weights_key(
     component: str,
     precision: str,
     table: str,
-    placement: Placement,
+    mesh: Mapping[str, int],
+    rules: Mapping[str, str],
     files: Mapping[str, str],
     loras: Sequence[Lora],
 ) -> Key:
@@ -90,8 +91,8 @@ def weights_key(
         "loras": [{"sha256": lora.sha256, "strength": lora.strength} for lora in loras],
         "table": table,
         "precision": precision,
-        "mesh": [list(axis) for axis in placement.mesh.items()],
-        "rules": placement.rules,
+        "mesh": [list(axis) for axis in mesh.items()],
+        "rules": dict(rules),
         "writer": SHARD_LAYOUT,
     }
     return Key("weights", tuple(Factor(name, value) for name, value in factors.items()))

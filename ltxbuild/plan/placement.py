@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ltxbuild.components import ModelConfig
 from ltxbuild.model.params import ParamTable
-from ltxbuild.plan.profiles import PROFILES, check_divides, device_count, partition
+from ltxbuild.plan.profiles import PROFILES, check_divides, device_count
 from ltxbuild.plan.programspec import ProgramSpec
 from ltxbuild.recipe import Recipe
 from ltxbuild.targets import target
@@ -19,7 +20,7 @@ class Placement:
     Attributes:
         platform: Target platform.
         mesh: Mesh axes and sizes; empty is one device.
-        rules: Logical axis to mesh axis, for the axes the component has.
+        rules: Logical axis to mesh axis.
         target: What the compiler must know of the machine; part of the program key.
         flags: Compiler flags.
     """
@@ -35,8 +36,12 @@ class Placement:
         """Devices the program spans."""
         return device_count(self.mesh)
 
+    def weight_rules(self, table: ParamTable) -> dict[str, str]:
+        """The rules that concern weights: those of axes that the table has."""
+        return {axis: split for axis, split in self.rules.items() if any(axis in spec.axes for spec in table)}
 
-def place(spec: ProgramSpec, recipe: Recipe, table: ParamTable) -> Placement:
+
+def place(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, table: ParamTable) -> Placement:
     """Placement of a program whose component has that parameter table.
 
     A component of which the profile splits nothing runs on one device: replicating its arithmetic would
@@ -49,7 +54,7 @@ def place(spec: ProgramSpec, recipe: Recipe, table: ParamTable) -> Placement:
     platform = override.platform if override and override.platform else _platform(spec, recipe)
     chosen, own = target(platform), platform == recipe.target.platform
     asked = {**(recipe.target.flags if own else {}), **(override.flags if override else {})}
-    mesh, rules = weights_layout(table, recipe) if own else ({}, {})
+    mesh, rules = _layout(spec, recipe, config, table) if own else ({}, {})
     return Placement(platform, mesh, rules, chosen.machine(recipe.target), {**chosen.flags, **asked})
 
 
@@ -58,23 +63,23 @@ def _platform(spec: ProgramSpec, recipe: Recipe) -> str:
     return platform if target(platform).runs(spec.kind) else "cpu"
 
 
-def weights_layout(table: ParamTable, recipe: Recipe) -> tuple[dict[str, int], dict[str, str]]:
-    """Mesh and rules of a component's weights; both empty when the profile splits none of them.
-
-    Raises:
-        RecipeError: A split axis doesn't divide.
-    """
-    rules = {
-        axis: mesh_axis
-        for axis, mesh_axis in PROFILES[recipe.target.profile].rules.items()
-        if any(axis in spec.axes for spec in table)
-    }
-    mesh = recipe.target.mesh
-    if not rules or not _splits(table, rules):
+def _layout(
+    spec: ProgramSpec, recipe: Recipe, config: ModelConfig, table: ParamTable
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Mesh and rules of a program; both empty where the profile splits none of its weights."""
+    if spec.component is None:
         return {}, {}
-    check_divides(table, rules, mesh)
+    layout = PROFILES[recipe.target.profile].layout(spec.component)
+    mesh, rules = layout.mesh(recipe.target.degrees), dict(layout.rules)
+    check_divides(table, extents(spec, config), rules, mesh)
     return mesh, rules
 
 
-def _splits(table: ParamTable, rules: dict[str, str]) -> bool:
-    return any(any(partition(spec, rules)) for spec in table)
+def extents(spec: ProgramSpec, config: ModelConfig) -> dict[str, int]:
+    """Sizes of the logical axes of a program that its weights don't show."""
+    sizes: dict[str, Any] = dict(spec.geometry)
+    if spec.kind.startswith("denoise"):
+        return {"tokens": (sizes["frames"] + sizes.get("keyframes", 0)) * sizes["height"] * sizes["width"]}
+    if spec.component == "text_encoder":
+        return {"heads": config.gemma.num_key_value_heads}
+    return {}

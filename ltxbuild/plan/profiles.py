@@ -1,7 +1,17 @@
-"""Sharding profiles: how logical axes of the weights map to mesh axes. To add one, touch this file only.
+"""Sharding profiles: how each component is spread over devices. To add one, touch this file only.
 
-A profile names the mesh axes it uses and, for each logical axis of a parameter table, the mesh axis that
-splits it. Logical axes it doesn't name stay whole on every device.
+A layout names the mesh axes it uses and, for each logical axis of weights or activations, the mesh axis that
+splits it; what it doesn't name is whole on every device. The logical axes are
+
+| axis | of |
+|---|---|
+| `heads` | attention: projections, norms and everything between them |
+| `mlp` | the inner width of feed-forward layers and of the feature projection |
+| `embed` | the width of tokens, in weights alone: it saves memory, see `model.axes.gather` |
+| `tokens` | the transformer's video tokens |
+
+The mesh axes are those of the recipe: `tp` has `target.tensor_parallel` devices, `cp`
+`target.context_parallel`. A layout without `cp` takes the devices of both along `tp`.
 """
 
 from __future__ import annotations
@@ -14,50 +24,99 @@ from types import MappingProxyType
 from ltxbuild.errors import RecipeError
 from ltxbuild.model.params import ParamSpec, ParamTable
 
+DEGREES = MappingProxyType({"cp": "context_parallel", "tp": "tensor_parallel"})
+"""Field of a recipe's target that gives the size of each mesh axis, slowest axis first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a component is spread over devices.
+
+    Attributes:
+        mesh_axes: Mesh axes in order, slowest first; devices are numbered row-major.
+        rules: Logical axis to mesh axis.
+    """
+
+    mesh_axes: tuple[str, ...]
+    rules: Mapping[str, str]
+
+    def mesh(self, degrees: Mapping[str, int]) -> dict[str, int]:
+        """Sizes of the mesh axes; devices along axes that the layout lacks go to its last one.
+
+        >>> BY_HEADS.mesh({"cp": 2, "tp": 4})
+        {'tp': 8}
+        """
+        sizes = {axis: degrees[axis] for axis in self.mesh_axes}
+        if sizes:
+            sizes[self.mesh_axes[-1]] *= math.prod(degrees.values()) // math.prod(sizes.values())
+        return sizes
+
+
+ONE = Layout((), MappingProxyType({}))
+"""One device holds the component and runs it: nothing is exchanged."""
+BY_HEADS = Layout(("tp",), MappingProxyType({"heads": "tp", "mlp": "tp"}))
+"""Activations whole on every device, summed up after each attention and each feed-forward layer."""
+BY_HEADS_AND_TOKENS = Layout(
+    ("cp", "tp"), MappingProxyType({"heads": "tp", "mlp": "tp", "embed": "cp", "tokens": "cp"})
+)
+"""Fewer devices add up fewer tokens each; in exchange keys, values and each layer's weights are gathered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """One sharding profile.
 
     Attributes:
-        mesh_axes: Mesh axes in order, slowest first; devices are numbered row-major.
-        rules: Logical axis to mesh axis.
+        layouts: By component; those that it doesn't name run on one device.
         why: One sentence for people who choose.
     """
 
-    mesh_axes: tuple[str, ...]
-    rules: Mapping[str, str]
+    layouts: Mapping[str, Layout]
     why: str
 
+    @property
+    def mesh_axes(self) -> frozenset[str]:
+        """Mesh axes that any of the layouts uses."""
+        return frozenset(axis for layout in self.layouts.values() for axis in layout.mesh_axes)
 
-_BY_HEADS = MappingProxyType({"heads": "tp", "mlp": "tp"})
+    def layout(self, component: str) -> Layout:
+        """The layout of a component."""
+        return self.layouts.get(component, ONE)
+
+
+_TEXT = MappingProxyType({"text_encoder": BY_HEADS, "connectors": BY_HEADS})
+"""1024 tokens, once per video: sums of so few cost less than gathering weights would."""
+_BY_HEADS = MappingProxyType({**_TEXT, "transformer": BY_HEADS})
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
-        "single": Profile((), MappingProxyType({}), "one device holds everything"),
-        "trn2": Profile(("tp",), _BY_HEADS, "Trainium2: heads and feed-forward split, the rest replicated"),
-        "hopper": Profile(("tp",), _BY_HEADS, "H100/H200: heads and feed-forward split over NVLink"),
-        "ironwood": Profile(("tp",), _BY_HEADS, "TPU v7: one axis by heads, 192 GB a chip leaves room"),
-        "trillium": Profile(("tp",), _BY_HEADS, "TPU v6e: one axis by heads"),
+        "single": Profile(MappingProxyType({}), "one device holds everything"),
+        "trn2": Profile(_BY_HEADS, "Trainium2: heads and feed-forward split, the rest whole on each core"),
+        "hopper": Profile(_BY_HEADS, "H100/H200: heads and feed-forward split over NVLink"),
+        "ironwood": Profile(_BY_HEADS, "TPU v7: one axis by heads; 96 GB a device leave the rest whole"),
+        "trillium": Profile(
+            MappingProxyType({**_TEXT, "transformer": BY_HEADS_AND_TOKENS}),
+            "TPU v6e: a grid of video tokens by heads, the transformer's weights split over both",
+        ),
     }
 )
 
 
-def mesh_shape(profile_name: str, tensor_parallel: int) -> dict[str, int]:
-    """Mesh axes and sizes of a profile at a tensor-parallel degree.
+def check_degrees(profile: str, degrees: Mapping[str, int]) -> None:
+    """Refuse degrees along axes that a profile doesn't have.
 
     Raises:
-        RecipeError: The profile has no axis to split over.
+        RecipeError: Names the field, and the profiles that have the axis.
     """
-    axes = PROFILES[profile_name].mesh_axes
-    if not axes:
-        if tensor_parallel != 1:
+    axes = PROFILES[profile].mesh_axes
+    for axis, degree in degrees.items():
+        if degree > 1 and axis not in axes:
+            others = ", ".join(name for name, other in PROFILES.items() if axis in other.mesh_axes)
+            what = f"splits nothing along {axis}" if axes else "uses one device"
             raise RecipeError(
-                f"target.tensor_parallel is {tensor_parallel}, but profile 'single' uses one device",
-                hint=f"choose one of the profiles {', '.join(n for n in PROFILES if n != 'single')}",
+                f"target.{DEGREES[axis]} is {degree}, but profile '{profile}' {what}",
+                hint=f"choose one of the profiles {others}",
             )
-        return {}
-    return {axes[0]: tensor_parallel}
 
 
 def partition(spec: ParamSpec, rules: Mapping[str, str]) -> tuple[str | None, ...]:
@@ -65,39 +124,34 @@ def partition(spec: ParamSpec, rules: Mapping[str, str]) -> tuple[str | None, ..
     return tuple(rules.get(axis) if axis is not None else None for axis in spec.axes)
 
 
-def check_divides(table: ParamTable, rules: Mapping[str, str], mesh: Mapping[str, int]) -> None:
-    """Refuse a profile that would split an axis unevenly.
+def check_divides(
+    table: ParamTable, extents: Mapping[str, int], rules: Mapping[str, str], mesh: Mapping[str, int]
+) -> None:
+    """Refuse a layout that would split an axis unevenly.
+
+    Args:
+        table: Parameters.
+        extents: Sizes of logical axes that no parameter shows.
+        rules: Logical axis to mesh axis.
+        mesh: Mesh axes and sizes.
 
     Raises:
-        RecipeError: Lists the first axis that doesn't divide and the degrees that would.
+        RecipeError: Names the first axis that doesn't divide, and the degrees that divide all.
     """
-    for spec in table:
-        for size, axis in zip(spec.shape, partition(spec, rules), strict=True):
-            if axis is not None and size % mesh[axis]:
-                degrees = [d for d in (1, 2, 4, 8, 16, 32) if size % d == 0]
-                raise RecipeError(
-                    f"{spec.name} has {size} along mesh axis '{axis}', which {mesh[axis]} does not divide",
-                    hint=f"use target.tensor_parallel of {', '.join(map(str, degrees))}",
-                )
-
-
-def shard_slices(
-    shape: tuple[int, ...], spec: tuple[str | None, ...], mesh: Mapping[str, int], rank: int
-) -> tuple[slice, ...]:
-    """The part of a tensor that a rank holds; ranks number the mesh row-major.
-
-    >>> shard_slices((8, 6), ("tp", None), {"tp": 4}, 1)
-    (slice(2, 4, None), slice(0, 6, None))
-    """
-    position = {}
-    for axis, size in reversed(tuple(mesh.items())):
-        rank, position[axis] = divmod(rank, size)
-    slices = []
-    for length, split in zip(shape, spec, strict=True):
-        step = length // mesh[split] if split else length
-        start = step * position[split] if split else 0
-        slices.append(slice(start, start + step))
-    return tuple(slices)
+    sizes = [(f"the program has {size} {axis}", rules.get(axis), size) for axis, size in extents.items()]
+    sizes += [
+        (f"{spec.name} has {size} {name}", axis, size)
+        for spec in table
+        for size, name, axis in zip(spec.shape, spec.axes, partition(spec, rules), strict=True)
+    ]
+    for what, axis, size in sizes:
+        if axis is not None and size % mesh[axis]:
+            common = math.gcd(*(other for _, along, other in sizes if along == axis))
+            degrees = [str(d) for d in range(1, common + 1) if common % d == 0]
+            raise RecipeError(
+                f"{what} along mesh axis '{axis}', which {mesh[axis]} devices can't share evenly",
+                hint=f"use target.{DEGREES[axis]} of {', '.join(degrees)}",
+            )
 
 
 def device_count(mesh: Mapping[str, int]) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ltxbuild.errors import RecipeError
-from ltxbuild.plan.profiles import device_count
 
 if TYPE_CHECKING:
     from ltxbuild.recipe import TargetSection
@@ -23,7 +22,7 @@ def known(section: TargetSection, topologies: Mapping[str, int]) -> str:
         RecipeError: It is missing or unknown, or the mesh has another number of devices. A recipe that splits
             nothing runs on one device of any topology.
     """
-    name, devices = section.topology, device_count(section.mesh)
+    name, devices = section.topology, section.devices
     if name not in topologies:
         fitting = [topology for topology, count in topologies.items() if count == devices]
         what = "is missing" if name is None else f"is {name}, which is not known"
@@ -36,8 +35,8 @@ def known(section: TargetSection, topologies: Mapping[str, int]) -> str:
         )
     if devices not in (1, topologies[name]):
         raise RecipeError(
-            f"target.topology {name} has {topologies[name]} devices, the recipe's mesh has {devices}: "
-            + " x ".join(f"{axis} {size}" for axis, size in section.mesh.items()),
-            hint="let the mesh use all devices of the topology, or one (profile single)",
+            f"target.topology {name} has {topologies[name]} devices, the recipe takes {devices}: "
+            f"tensor_parallel {section.tensor_parallel} x context_parallel {section.context_parallel}",
+            hint="let the recipe use all devices of the topology, or one (profile single)",
         )
     return name

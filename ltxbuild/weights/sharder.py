@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from ltx_cache.blobref import BlobRef
 from ltx_cache.store import Store
+from ltx_run.distribution import index_of, part_of
 from ltx_run.safetensors import ALIGNMENT, SafetensorsFile, header_bytes
 from ltxbuild.model.params import ParamSpec, ParamTable
-from ltxbuild.plan.profiles import device_count, partition, shard_slices
+from ltxbuild.plan.profiles import device_count, partition
 from ltxbuild.precision import ITEMSIZE, storage_dtype
 from ltxbuild.weights.delta import Delta, delta, merged
 from ltxbuild.weights.lora import Lora
@@ -64,7 +65,7 @@ def shard_plans(
         (split if any(partition(spec, rules)) else whole).append(spec)
 
     def plan(specs: list[ParamSpec], rank: int) -> ShardPlan:
-        parts = [(spec, shard_slices(spec.shape, partition(spec, rules), mesh, rank)) for spec in specs]
+        parts = [(spec, index_of(part_of(spec.shape, partition(spec, rules), mesh, rank))) for spec in specs]
         parts.sort(key=lambda part: _bytes(part, precision) % ALIGNMENT != 0)
         return ShardPlan(tuple(parts))
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ltx_run.bundle import TensorSpec
 
 Array = NDArray[Any]
+Part = tuple[tuple[int, int], ...]
+"""Per axis the first index and one past the last."""
 
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
@@ -42,12 +44,12 @@ class Distribution:
     Attributes:
         shape: Of the whole array.
         dtype: Its dtype.
-        parts: Per rank and axis the first index and one past the last.
+        parts: What each rank holds.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    parts: tuple[tuple[tuple[int, int], ...], ...]
+    parts: tuple[Part, ...]
 
     @classmethod
     def of(
@@ -65,7 +67,7 @@ class Distribution:
         if any(length % count for length, count in zip(shape, counts, strict=True)):
             raise ValueError(f"{list(shape)} can't be split evenly into {counts}")
         ranks = range(math.prod(mesh.values()))
-        return cls(shape, DTYPES[dtype], tuple(_part(shape, spec, mesh, rank) for rank in ranks))
+        return cls(shape, DTYPES[dtype], tuple(part_of(shape, spec, mesh, rank) for rank in ranks))
 
     @property
     def devices(self) -> int:
@@ -91,7 +93,7 @@ class Distribution:
 
     def split(self, whole: Array) -> list[Array]:
         """Views of a whole array, one per rank."""
-        return [whole[_slices(part)] for part in self.parts]
+        return [whole[index_of(part)] for part in self.parts]
 
     def join(self, parts: Sequence[Array]) -> Array:
         """The whole array from its parts; no copy when every rank holds all of it."""
@@ -99,7 +101,7 @@ class Distribution:
             return parts[0]
         whole = np.empty(self.shape, self.dtype)
         for place, values in zip(self.parts, parts, strict=True):
-            whole[_slices(place)] = values
+            whole[index_of(place)] = values
         return whole
 
 
@@ -115,13 +117,17 @@ def distributions(name: str, specs: Sequence[TensorSpec], mesh: Mapping[str, int
         raise BundleInvalid(f"program {name}: {error}") from None
 
 
-def _slices(part: tuple[tuple[int, int], ...]) -> tuple[slice, ...]:
+def index_of(part: Part) -> tuple[slice, ...]:
+    """A part as an index into the whole array."""
     return tuple(slice(start, stop) for start, stop in part)
 
 
-def _part(
-    shape: tuple[int, ...], spec: Sequence[str | None], mesh: Mapping[str, int], rank: int
-) -> tuple[tuple[int, int], ...]:
+def part_of(shape: tuple[int, ...], spec: Sequence[str | None], mesh: Mapping[str, int], rank: int) -> Part:
+    """What a rank holds of an array whose split axes divide evenly; ranks number the mesh row-major.
+
+    >>> part_of((8, 6), ("tp", None), {"tp": 4}, 1)
+    ((2, 4), (0, 6))
+    """
     position = {}
     for axis, size in reversed(list(mesh.items())):
         rank, position[axis] = divmod(rank, size)

@@ -36,7 +36,7 @@ def test_defaults(tmp_path: Path) -> None:
     """What a recipe leaves out has the documented default."""
     recipe = load(write(tmp_path, MINIMAL))
     assert (recipe.precision, recipe.loop, recipe.layers) == ("bfloat16", "fused", "auto")
-    assert recipe.target.mesh == {}
+    assert recipe.target.devices == 1
     assert recipe.variants["default"].fps == 24
 
 
@@ -108,7 +108,7 @@ def test_extends_lays_one_recipe_over_another(tmp_path: Path) -> None:
     )
     recipe = load(child)
     assert recipe.target.platform == "cpu"
-    assert recipe.target.mesh == {"tp": 4}
+    assert recipe.target.degrees == {"cp": 1, "tp": 4}
     assert list(recipe.variants) == ["big"]
     assert recipe.checkpoint.model == str(tmp_path / "w/model.safetensors")
     assert recipe.checkpoint.text_encoder == str(tmp_path / "sub/gemma")
