@@ -24,11 +24,19 @@ BLOCK_QUERIES = 512
 def linear(params: Params, x: Array) -> Array:
     """`x [..., in]` times `weight [out, in]` transposed, plus `bias [out]` where there is one.
 
-    Accumulates in f32 and rounds once, as a fused matmul-with-bias does.
+    Accumulates in f32 and rounds once, as a fused matmul-with-bias does. The rows of all samples are one
+    matrix, and a single row is doubled: XLA:CPU multiplies a matrix with bf16 weights as they lie, but for
+    any other shape it first makes a transposed or an f32 copy of the weight, of all layers at once.
     """
+    rows = x.reshape(-1, x.shape[-1])
+    single = len(rows) == 1
     y = lax.dot_general(
-        x, params["weight"], (((x.ndim - 1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+        jnp.concatenate([rows, rows]) if single else rows,
+        params["weight"],
+        (((1,), (1,)), ((), ())),
+        preferred_element_type=jnp.float32,
     )
+    y = (y[:1] if single else y).reshape(*x.shape[:-1], -1)
     if "bias" in params:
         y = y + params["bias"].astype(jnp.float32)
     return y.astype(x.dtype)

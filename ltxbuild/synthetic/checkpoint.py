@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ltx_run.safetensors import header_bytes
 from ltxbuild.components import COMPONENTS, ModelConfig
-from ltxbuild.model.config import UpsamplerKind
+from ltxbuild.model.config import GemmaConfig, LtxConfig, UpsamplerKind
 from ltxbuild.model.params import ParamSpec
 from ltxbuild.synthetic.filters import binomial, lowpass_filter, mel_filterbank, stft_basis
 from ltxbuild.synthetic.gemma_directory import IMAGE_TOKENS, gemma_config, tokenizer_json, vision_shapes
@@ -56,10 +56,19 @@ def write_checkpoint(directory: Path, name: str = "ltx-2.3-tiny", seed: int = 0)
     Returns:
         Model file, Gemma directory, file of the spatial x2 upsampler.
     """
-    data, config = shipped(name), shipped_config(name)
-    directory.mkdir(parents=True, exist_ok=True)
+    write_model(directory, shipped(name), seed)
+    return (
+        directory / MODEL_FILE,
+        directory / GEMMA_DIRECTORY,
+        write_upsampler(directory, "spatial_x2", name, seed),
+    )
+
+
+def write_model(directory: Path, data: Mapping[str, Any], seed: int = 0) -> None:
+    """Write the single file and the Gemma directory of a configuration, which is given as JSON."""
     gemma = directory / GEMMA_DIRECTORY
-    gemma.mkdir(exist_ok=True)
+    gemma.mkdir(parents=True, exist_ok=True)
+    config = ModelConfig(LtxConfig.model_validate(data["ltx"]), GemmaConfig.model_validate(data["gemma"]))
     single, text = _split(config)
     metadata = {"config": json.dumps(data["ltx"]), "model_version": "2.3.0"}
     write_file(directory / MODEL_FILE, single, metadata, seed)
@@ -68,7 +77,6 @@ def write_checkpoint(directory: Path, name: str = "ltx-2.3-tiny", seed: int = 0)
     )
     for file, content in _gemma_files(data["gemma"]).items():
         (gemma / file).write_text(json.dumps(content, indent=1), encoding="utf-8")
-    return directory / MODEL_FILE, gemma, write_upsampler(directory, "spatial_x2", name, seed)
 
 
 def write_upsampler(directory: Path, kind: UpsamplerKind, name: str = "ltx-2.3-tiny", seed: int = 0) -> Path:
