@@ -83,8 +83,18 @@ def sinusoids(timesteps: Array) -> Array:
     half = CHANNELS // 2
     exponent = np.float32(-math.log(MAX_PERIOD)) * np.arange(half, dtype=np.float32) / np.float32(half)
     frequencies = np.exp(exponent.astype(np.float64)).astype(np.float32)
-    angles = timesteps.astype(jnp.float32)[..., None] * frequencies
+    angles = _within_a_turn(timesteps.astype(jnp.float32)[..., None] * frequencies)
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def _within_a_turn(angles: Array) -> Array:
+    """Angles less whole turns, in [-pi, pi]: beyond it the sines of accelerators differ, or are no sines.
+
+    The turn has two parts, so that nothing is rounded off with the first: of 8 bits, like the number of turns.
+    """
+    coarse = np.float32(6.28125)
+    turns = jnp.floor(angles * np.float32(0.5 / math.pi) + np.float32(0.5))
+    return (angles - turns * coarse) - turns * np.float32(2 * math.pi - float(coarse))
 
 
 def rows(own: Array, modulation: Array, level: Array | None) -> list[Array]:

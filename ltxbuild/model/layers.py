@@ -17,6 +17,8 @@ Params = Mapping[str, Any]
 Carry = TypeVar("Carry")
 AttentionKind = Literal["plain", "blocked"]
 
+FLOOR = -1e38
+"""Below every score, and finite: accelerators differ in what they make of infinities."""
 BLOCK_QUERIES = 512
 """Queries per block of the blocked attention: bounds the score matrix to `[B, H, 512, S]`."""
 
@@ -110,12 +112,13 @@ def _attend(q: Array, k: Array, v: Array, mask: Array | None, scale: float) -> A
     scores = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=jnp.float32) * scale
     if mask is not None:
         scores = jnp.where(mask[:, None], scores, -jnp.inf)
-    peak = jnp.max(scores, axis=-1, keepdims=True)
-    weights = jnp.exp(scores - jnp.where(jnp.isfinite(peak), peak, 0.0))
+    # Where nothing is seen, weights are exp(-inf - FLOOR) = 0, divided by 1; else the peak alone adds 1.
+    peak = jnp.maximum(jnp.max(scores, axis=-1, keepdims=True), FLOOR)
+    weights = jnp.exp(scores - peak)
     total = jnp.moveaxis(jnp.sum(weights, axis=-1), 1, 2)[..., None]
     out = jnp.einsum("bhts,bshd->bthd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
     # Divided after the product, as flash attention does: [T, D] divisions and not [T, S], and less rounding.
-    return (out / jnp.where(total > 0, total, 1.0)).astype(q.dtype)
+    return (out / jnp.maximum(total, 1.0)).astype(q.dtype)
 
 
 def _attend_blocked(q: Array, k: Array, v: Array, mask: Array | None, scale: float) -> Array:
