@@ -90,7 +90,7 @@ def sinusoids(timesteps: Array) -> Array:
 def _within_a_turn(angles: Array) -> Array:
     """Angles less whole turns, in [-pi, pi]: beyond it the sines of accelerators differ, or are no sines.
 
-    The turn has two parts, so that nothing is rounded off with the first: of 8 bits, like the number of turns.
+    The turn has two parts, so that nothing is rounded off with the first: it has 8 bits, like the turns.
     """
     coarse = np.float32(6.28125)
     turns = jnp.floor(angles * np.float32(0.5 / math.pi) + np.float32(0.5))
