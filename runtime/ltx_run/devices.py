@@ -88,6 +88,9 @@ class Devices(Protocol):
     def memory(self) -> int | None:
         """Bytes of each device's own memory; None where programs share the host's."""
 
+    def ranks(self, count: int) -> Sequence[int]:
+        """Ranks of a program that spans so many devices, as far as this process has them: usually all."""
+
     def load(self, name: str, program: Program, code: bytes) -> Executable:
         """Make an executable ready to run.
 

@@ -5,7 +5,7 @@ A run makes a list of requests for one variant of one bundle; a single prompt is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from ltx_cache.key import Key
 from ltx_run import conditioning, contexts, flow, guidance, tensors
-from ltx_run.bundle import Blob, Bundle, Fingerprint
+from ltx_run.bundle import Blob, Bundle
 from ltx_run.contexts import PromptCache
 from ltx_run.errors import BadPrompt, BadVariant, BundleInvalid, ProgramMismatch
 from ltx_run.lookup import OpenBundle
+from ltx_run.machine import Machine, largest
+from ltx_run.peers import ALONE, Peers
 from ltx_run.plan import Plan, Step, Tokenize, WriteVideo, programs_of
-from ltx_run.platforms import Obstacle, obstacles
+from ltx_run.platforms import Obstacle, obstacles, uneven
 from ltx_run.request import Request, each
 from ltx_run.tokens import PromptTokenizer
 
@@ -59,6 +61,7 @@ class Batch:
         jobs: At least one.
         stages: Steps that any job needs, grouped by what runs together.
         cache: Where the results of prompts are kept; None if they are not.
+        machine: The devices for all of it.
     """
 
     bundle: OpenBundle
@@ -66,17 +69,12 @@ class Batch:
     jobs: tuple[Job, ...]
     stages: tuple[Stage, ...]
     cache: PromptCache | None
+    machine: Machine
 
     @property
     def plan(self) -> Plan:
         """All steps of the variant."""
         return self.bundle.manifest.variants[self.variant].plan
-
-    @property
-    def fingerprints(self) -> tuple[Fingerprint, ...]:
-        """What the programs that will run were compiled for."""
-        programs = self.bundle.manifest.programs
-        return tuple(programs[name].fingerprint for name in needed_programs(self.stages))
 
     def stages_of(self, job: Job) -> tuple[Stage, ...]:
         """Per stage, the steps that a job needs."""
@@ -84,7 +82,10 @@ class Batch:
 
 
 def prepare(
-    requests: Sequence[Request], bundle: OpenBundle, prompt_cache: PromptCache | None = None
+    requests: Sequence[Request],
+    bundle: OpenBundle,
+    prompt_cache: PromptCache | None = None,
+    peers: Peers = ALONE,
 ) -> Batch:
     """Check requests against a bundle and this machine.
 
@@ -92,6 +93,7 @@ def prepare(
         requests: For one variant; at least one.
         bundle: The bundle.
         prompt_cache: Where results of prompts are looked up and kept; None to do neither.
+        peers: The processes that run the programs together.
 
     Raises:
         LtxError: Anything that would stop the run later, as far as it can be known now.
@@ -123,9 +125,10 @@ def prepare(
     jobs = tuple(each(requests, check))
     stages = flow.stages(tuple(step for step in plan if any(step in job.plan for job in jobs)))
     names = needed_programs(stages)
-    check_fingerprints(manifest, names)
-    bundle.require(_files(manifest, names))
-    return Batch(bundle, variant, jobs, stages, prompt_cache)
+    check_fingerprints(manifest, names, peers)
+    machine = Machine((manifest.programs[name].fingerprint for name in names), peers)
+    bundle.require(_files(manifest, names, machine))
+    return Batch(bundle, variant, jobs, stages, prompt_cache, machine)
 
 
 def _unwanted(request: Request, plan: Plan) -> frozenset[str]:
@@ -159,15 +162,17 @@ def needed_programs(stages: Iterable[Stage]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for stage in stages for step in stage for name in programs_of(step)))
 
 
-def check_fingerprints(manifest: Bundle, names: Iterable[str]) -> None:
-    """Refuse programs that this machine can't execute.
+def check_fingerprints(manifest: Bundle, names: Collection[str], peers: Peers = ALONE) -> None:
+    """Refuse programs that this machine can't execute together with its peers.
 
     Raises:
         ProgramMismatch: Says for each reason which programs it stops, with both values.
     """
     stopped: dict[Obstacle, list[str]] = {}
+    counts = largest(manifest.programs[name].fingerprint for name in names)
     for name in names:
-        for obstacle in obstacles(manifest.programs[name].fingerprint):
+        needed = manifest.programs[name].fingerprint
+        for obstacle in (*obstacles(needed, peers), *uneven(needed, counts[needed.platform], peers)):
             stopped.setdefault(obstacle, []).append(name)
     if stopped:
         lines = (f"{', '.join(programs)}: {obstacle.reason}" for obstacle, programs in stopped.items())
@@ -177,7 +182,8 @@ def check_fingerprints(manifest: Bundle, names: Iterable[str]) -> None:
         )
 
 
-def _files(manifest: Bundle, programs: Iterable[str]) -> Iterable[tuple[str, Blob]]:
+def _files(manifest: Bundle, programs: Iterable[str], machine: Machine) -> Iterable[tuple[str, Blob]]:
+    """What this process reads for programs."""
     for name in programs:
         program = manifest.programs[name]
         yield f"program {name}", program.executable
@@ -186,7 +192,8 @@ def _files(manifest: Bundle, programs: Iterable[str]) -> Iterable[tuple[str, Blo
         if program.weights not in manifest.weights:
             raise BundleInvalid(f"program {name} uses weight set {program.weights}, which the bundle lacks")
         weights = manifest.weights[program.weights]
-        for blob in (*weights.ranks, *([weights.shared] if weights.shared else [])):
+        ranks = machine.ranks(program.fingerprint.platform, len(weights.ranks))
+        for blob in (*(weights.ranks[rank] for rank in ranks), *([weights.shared] if weights.shared else [])):
             yield f"weights {program.weights}", blob
 
 

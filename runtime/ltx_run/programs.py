@@ -94,7 +94,7 @@ class Programs:
         started = time.perf_counter()
         program = self._manifest.programs[name]
         if program.weights is not None and program.weights not in self._weights:
-            self._weights[program.weights] = self._open(program.weights)
+            self._weights[program.weights] = self._open(program, program.weights)
         code = self._source.path(program.executable).read_bytes()
         executable = self._machine.devices(program.fingerprint.platform).load(name, program, code)
         if program.weights is not None and self._fits():
@@ -106,10 +106,11 @@ class Programs:
         # The kernel counts pages of mapped files as available, in use or not.
         return sum(weights.size for weights in list(self._weights.values())) <= available_memory()
 
-    def _open(self, name: str) -> Weights:
+    def _open(self, program: Program, name: str) -> Weights:
         record = self._manifest.weights[name]
         shared = self._source.path(record.shared) if record.shared else None
-        return Weights(name, shared, [self._source.path(blob) for blob in record.ranks])
+        ranks = self._machine.ranks(program.fingerprint.platform, len(record.ranks))
+        return Weights(name, shared, {rank: self._source.path(record.ranks[rank]) for rank in ranks})
 
     def call(self, name: str, values: Sequence[Value], spent: Sequence[bool]) -> Sequence[Tensor]:
         """Execute a program, which is loaded first if it has to be.

@@ -10,7 +10,6 @@ from ltx_run import contexts, flow, tensors
 from ltx_run.errors import OutputError, ProgramFailed
 from ltx_run.interpreter import Interpreter
 from ltx_run.job import Batch, Job, Prompts, Stage
-from ltx_run.machine import Machine
 from ltx_run.plan import WriteVideo, programs_of
 from ltx_run.programs import Programs
 from ltx_run.report import Observer, Report, VideoReport
@@ -27,7 +26,7 @@ def run(batch: Batch, observer: Observer) -> Report:
         OSError: Nothing was made, since an output can't be written.
     """
     started = time.perf_counter()
-    with Programs(batch.bundle, Machine(batch.fingerprints)) as programs:
+    with Programs(batch.bundle, batch.machine) as programs:
         runner = Runner(batch, programs, observer)
         runner.run()
         runner.save()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,30 +36,43 @@ class Place(NamedTuple):
 
 
 class Weights:
-    """The files of one weight set."""
+    """The files of one weight set, as far as this process needs them."""
 
-    def __init__(self, name: str, shared: Path | None, ranks: Sequence[Path]) -> None:
+    def __init__(self, name: str, shared: Path | None, ranks: Mapping[int, Path]) -> None:
         """Map the files.
+
+        Args:
+            name: Of the weight set.
+            shared: File of what every rank holds whole.
+            ranks: Files of those ranks that are this process's.
 
         Raises:
             SafetensorsError: A file is damaged.
         """
         self._name = name
         self._shared = SafetensorsFile(shared) if shared else None
-        self._ranks = [SafetensorsFile(path) for path in ranks]
+        self._ranks = {rank: SafetensorsFile(path) for rank, path in ranks.items()}
 
     @property
     def size(self) -> int:
         """Bytes in all files."""
         return sum(len(file.map) for file in self._files())
 
-    def parts(self, weight: WeightInput, distribution: Distribution) -> list[Array]:
+    def parts(
+        self, weight: WeightInput, distribution: Distribution, ranks: Iterable[int] | None = None
+    ) -> list[Array]:
         """Each rank's part of a parameter, as views of the files.
+
+        Args:
+            weight: The parameter.
+            distribution: How it lies.
+            ranks: Whose parts; None for those of all ranks.
 
         Raises:
             BundleInvalid: The files don't hold the parameter in that form.
         """
-        return [self._part(file, weight, distribution) for file in self._holders(weight, distribution)]
+        wanted = range(distribution.devices) if ranks is None else ranks
+        return [self._part(self._holder(weight, rank), weight, distribution) for rank in wanted]
 
     def places(self, weight: WeightInput, distribution: Distribution) -> list[Place]:
         """Where each rank's part of a parameter is, for readers in other processes.
@@ -68,19 +81,20 @@ class Weights:
             BundleInvalid: See `parts`.
         """
         places = []
-        for file in self._holders(weight, distribution):
+        for rank in range(distribution.devices):
+            file = self._holder(weight, rank)
             part = self._part(file, weight, distribution)
             start = file.header.entries[weight.name].start + (weight.layer or 0) * part.nbytes
             places.append(Place(str(file.path), start, part.nbytes))
         return places
 
-    def _holders(self, weight: WeightInput, distribution: Distribution) -> list[SafetensorsFile]:
-        """The file that has each rank's part."""
+    def _holder(self, weight: WeightInput, rank: int) -> SafetensorsFile:
+        """The file that has a rank's part."""
         if self._shared is not None and weight.name in self._shared.header.entries:
-            return [self._shared] * distribution.devices
-        if len(self._ranks) == distribution.devices:
-            return self._ranks
-        message = f"is for {len(self._ranks)} ranks and lacks {weight.name} for {distribution.devices}"
+            return self._shared
+        if rank in self._ranks:
+            return self._ranks[rank]
+        message = f"has no file of rank {rank}, which needs {weight.name}"
         raise BundleInvalid(f"weight set {self._name} {message}")
 
     def _part(self, file: SafetensorsFile, weight: WeightInput, distribution: Distribution) -> Array:
@@ -111,7 +125,7 @@ class Weights:
             file.map.madvise(mmap.MADV_DONTNEED)
 
     def _files(self) -> list[SafetensorsFile]:
-        return [*self._ranks, *([self._shared] if self._shared else [])]
+        return [*self._ranks.values(), *([self._shared] if self._shared else [])]
 
 
 def available_memory() -> int:

@@ -77,7 +77,7 @@ def test_own_code_has_no_obstacles() -> None:
     [
         ({"features": ("amx-tile", "evex-9000")}, ["evex-9000", "this machine has"]),
         ({"runtime": "jaxlib 0.0.1"}, ["jaxlib 0.0.1", fingerprint.runtime_version()]),
-        ({"platform": "tpu"}, ["tpu", "cpu"]),
+        ({"platform": "abacus"}, ["abacus", "cpu, cuda, "]),
     ],
 )
 def test_foreign_programs_are_refused(

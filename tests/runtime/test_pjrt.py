@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import toy
 
+from ltx_run.arrays import Tensor
 from ltx_run.bundle import Bundle, Program, TensorSpec, decode
+from ltx_run.clients import cpu
 from ltx_run.distribution import DTYPES, Distribution
 from ltx_run.errors import BundleInvalid, ProgramFailed
 from ltx_run.lookup import MANIFEST
-from ltx_run.pjrt import Devices, Executable, Tensor, cpu
+from ltx_run.pjrt import Devices, Executable
 
 
 def loaded(folder: Path, name: str, **changes: Any) -> tuple[Devices, Executable]:
@@ -25,7 +27,7 @@ def loaded(folder: Path, name: str, **changes: Any) -> tuple[Devices, Executable
     manifest: Bundle = decode((folder / MANIFEST).read_bytes())
     program: Program = msgspec.structs.replace(manifest.programs[name], **changes)
     count = manifest.programs[name].fingerprint.devices
-    devices = Devices(cpu(count), count)
+    devices = Devices(cpu(count))
     return devices, devices.load(name, program, (folder / "blobs" / program.executable.sha256).read_bytes())
 
 
@@ -35,7 +37,7 @@ def test_host_arrays_there_and_back(dtype: str, count: int) -> None:
     """Every dtype survives the way to the devices and back."""
     values = (np.arange(32).reshape(4, 8) % 3).astype(DTYPES[dtype])
     distribution = Distribution.of((4, 8), dtype, (None, None), {"tp": count})
-    found = Devices(cpu(count), count).put(values, distribution).numpy()
+    found = Devices(cpu(count)).put(values, distribution).numpy()
     assert found.dtype == values.dtype
     assert np.array_equal(found, values)
 
@@ -53,7 +55,7 @@ def test_split_arrays_are_joined(bundles: dict[int, Path]) -> None:
 
 def test_numbers_empty_and_scalar() -> None:
     """Tensors without axes and without elements come back too."""
-    devices = Devices(cpu(1), 1)
+    devices = Devices(cpu(1))
     for shape in ((), (0, 3)):
         distribution = Distribution.of(shape, "float32", (None,) * len(shape), {})
         assert devices.put(np.ones(shape, np.float32), distribution).numpy().shape == shape
@@ -64,13 +66,13 @@ def test_aligned_host_memory_is_not_copied() -> None:
     raw = np.zeros(64 + 4096, np.uint8)
     start = -raw.ctypes.data % 64
     aligned = raw[start : start + 4096].view(np.float32)
-    tensor = Devices(cpu(1), 1).put(aligned, Distribution.of((1024,), "float32", (None,), {}))
+    tensor = Devices(cpu(1)).put(aligned, Distribution.of((1024,), "float32", (None,), {}))
     assert tensor.numpy().ctypes.data == aligned.ctypes.data
 
 
 def test_values_outlive_their_tensor() -> None:
     """What was read stays valid and read-only when the tensor is gone."""
-    tensor = Devices(cpu(1), 1).put(
+    tensor = Devices(cpu(1)).put(
         np.arange(3.0, dtype=np.float32), Distribution.of((3,), "float32", (None,), {})
     )
     copied = tensor.copy()
@@ -112,7 +114,7 @@ def test_broken_executable_is_refused(bundles: dict[int, Path]) -> None:
     """Bytes that are no executable are an error of the bundle, not a crash."""
     manifest: Bundle = decode((bundles[1] / MANIFEST).read_bytes())
     with pytest.raises(BundleInvalid, match="can't be loaded"):
-        Devices(cpu(1), 1).load("vocoder", manifest.programs["vocoder"], b"nothing")
+        Devices(cpu(1)).load("vocoder", manifest.programs["vocoder"], b"nothing")
 
 
 def test_wrong_shape_fails_with_the_program_named(bundles: dict[int, Path]) -> None:
@@ -130,7 +132,7 @@ def test_interrupt_gets_through_a_wait() -> None:
         def is_ready(self) -> bool:
             return False
 
-    tensor = Tensor(Busy(), Distribution.of((), "float32", (), {}), Devices(cpu(1), 1))
+    tensor = Tensor(Busy(), Distribution.of((), "float32", (), {}), Devices(cpu(1)))
     threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):

@@ -18,7 +18,6 @@ from ltx_run import run as interpreter
 from ltx_run.bundle import decode
 from ltx_run.errors import BundleInvalid
 from ltx_run.lookup import MANIFEST
-from ltx_run.machine import Machine
 from ltx_run.noise import normal
 from ltx_run.programs import Programs
 from ltx_run.safetensors import SafetensorsFile
@@ -129,7 +128,7 @@ def test_nothing_outlives_its_last_use(bundles: dict[int, Path], tmp_path: Path)
     """Programs and weight sets go after the last stage that uses them; the next ones are loading by then."""
     resident: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
     sound = job(bundles[4], tmp_path)
-    with Programs(sound.bundle, Machine(sound.fingerprints)) as programs:
+    with Programs(sound.bundle, sound.machine) as programs:
         log = Log(on_start=lambda label: resident.setdefault(label, programs.resident))
         run = interpreter.Runner(sound, programs, log)
         run.run()
@@ -151,7 +150,7 @@ def test_progress_counts_steps_and_tiles(bundles: dict[int, Path], tmp_path: Pat
 def test_weights_are_not_copied(bundles: dict[int, Path], tmp_path: Path) -> None:
     """On a CPU the device reads the mapped file itself, also for one layer of a stack and on every rank."""
     sound = job(bundles[4], tmp_path)
-    with Programs(sound.bundle, Machine(sound.fingerprints)) as programs:
+    with Programs(sound.bundle, sound.machine) as programs:
         programs.read_ahead(["denoise_step"])
         loaded = programs._get("denoise_step")
         files = programs._weights["transformer"]
@@ -165,7 +164,7 @@ def test_weights_are_not_copied(bundles: dict[int, Path], tmp_path: Path) -> Non
 def test_donated_inputs_survive_while_needed(bundles: dict[int, Path], tmp_path: Path) -> None:
     """What a program takes over is copied first if a later step reads it, and only then."""
     sound = job(bundles[1], tmp_path)
-    with Programs(sound.bundle, Machine(sound.fingerprints)) as programs:
+    with Programs(sound.bundle, sound.machine) as programs:
         context = np.zeros(toy.TEXT, toy.weights()["table"].dtype)
         sigma = np.ones(1, np.float32)
         state = [np.ones(toy.VIDEO, np.float32), np.ones(toy.SOUND, np.float32)]

@@ -12,8 +12,11 @@ from typing import NamedTuple, Protocol, cast
 
 from ltx_run.bundle import Fingerprint
 from ltx_run.devices import Devices
+from ltx_run.peers import ALONE, Peers
 
-PLATFORMS: Mapping[str, str] = MappingProxyType({"cpu": "ltx_run.platforms.cpu"})
+PLATFORMS: Mapping[str, str] = MappingProxyType(
+    {name: f"ltx_run.platforms.{name}" for name in ("cpu", "cuda", "tpu")}
+)
 """Module of each platform."""
 
 
@@ -32,10 +35,10 @@ class Obstacle(NamedTuple):
 class Platform(Protocol):
     """The functions of a platform's module, which imports no runtime library before one is called."""
 
-    def obstacles(self, needed: Fingerprint) -> tuple[Obstacle, ...]:
-        """Why this machine can't run code with that fingerprint; none if it can."""
+    def obstacles(self, needed: Fingerprint, peers: Peers) -> tuple[Obstacle, ...]:
+        """Why this machine can't run code with that fingerprint, together with its peers; none if it can."""
 
-    def devices(self, count: int) -> Devices:
+    def devices(self, count: int, peers: Peers) -> Devices:
         """The first so many devices; `obstacles` found none for programs that span them."""
 
 
@@ -44,10 +47,25 @@ def platform(name: str) -> Platform:
     return cast(Platform, import_module(PLATFORMS[name]))
 
 
-def obstacles(needed: Fingerprint) -> tuple[Obstacle, ...]:
-    """Why this machine can't run code with that fingerprint; none if it can."""
+def obstacles(needed: Fingerprint, peers: Peers = ALONE) -> tuple[Obstacle, ...]:
+    """Why this machine can't run code with that fingerprint, together with its peers; none if it can."""
     if needed.platform in PLATFORMS:
-        return platform(needed.platform).obstacles(needed)
+        return platform(needed.platform).obstacles(needed, peers)
     known = ", ".join(PLATFORMS)
     reason = f"it is compiled for {needed.platform}, this version of ltx-run executes {known}"
     return (Obstacle(reason, "use a newer version, or rebuild it for this machine: ltxbuild compile RECIPE"),)
+
+
+def uneven(needed: Fingerprint, largest: int, peers: Peers) -> tuple[Obstacle, ...]:
+    """Why processes can't share a program's devices; none if they can, or if there is one.
+
+    Args:
+        needed: Of the program.
+        largest: Devices that the largest program of its platform spans, which all processes share evenly.
+        peers: The processes.
+    """
+    each, rest = divmod(largest, peers.count)
+    if peers.count == 1 or (not rest and (needed.devices == largest or needed.devices <= each)):
+        return ()
+    reason = f"it spans {needed.devices} of {largest} devices, which {peers.count} processes can't share"
+    return (Obstacle(reason, "start one process per host of the mesh"),)

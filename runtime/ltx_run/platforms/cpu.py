@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from ltx_run import devices as runtime
 from ltx_run.bundle import Fingerprint
-from ltx_run.devices import Devices
 from ltx_run.fingerprint import host_features, runtime_version
+from ltx_run.peers import Peers
 from ltx_run.platforms import Obstacle
 
 REBUILD = "rebuild it here: ltxbuild compile RECIPE"
 
 
-def obstacles(needed: Fingerprint) -> tuple[Obstacle, ...]:
+def obstacles(needed: Fingerprint, peers: Peers) -> tuple[Obstacle, ...]:
     """Another jaxlib, or instructions that this CPU doesn't have."""
     found = []
     if needed.runtime != runtime_version():
@@ -22,8 +23,9 @@ def obstacles(needed: Fingerprint) -> tuple[Obstacle, ...]:
     return tuple(Obstacle(reason, REBUILD) for reason in found)
 
 
-def devices(count: int) -> Devices:
-    """The CPU as so many devices, which share the host's memory."""
-    from ltx_run import pjrt
+def devices(count: int, peers: Peers) -> runtime.Devices:
+    """The CPU as so many devices, which share the host's memory; each process has its part of them."""
+    from ltx_run.clients import cpu
+    from ltx_run.pjrt import Devices
 
-    return pjrt.Devices(pjrt.cpu(count), count)
+    return Devices(cpu(max(count // peers.count, 1), peers))
