@@ -1,6 +1,6 @@
 """A checkpoint between tiny and full: every width is the real one, with 4 blocks instead of 48.
 
-    python bench/middle.py FOLDER        # 5 GB of random weights and two recipes
+python bench/middle.py FOLDER        # 5 GB of random weights and two recipes
 """
 
 from __future__ import annotations

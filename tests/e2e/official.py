@@ -48,6 +48,14 @@ KEY_MAPS = (
     audio_vae.VOCODER_COMFY_KEYS_FILTER,
 )
 """Of every official module that reads the model file."""
+CONVOLUTIONAL = {
+    "video_encoder": (video_vae.VideoEncoderConfigurator, video_vae.VAE_ENCODER_COMFY_KEYS_FILTER),
+    "video_decoder": (video_vae.VideoDecoderConfigurator, video_vae.VAE_DECODER_COMFY_KEYS_FILTER),
+    "audio_decoder": (audio_vae.AudioDecoderConfigurator, audio_vae.AUDIO_VAE_DECODER_COMFY_KEYS_FILTER),
+    "vocoder": (audio_vae.VocoderConfigurator, audio_vae.VOCODER_COMFY_KEYS_FILTER),
+}
+PARTS = ("text_encoder", "embeddings", "transformer", "upsampler", *CONVOLUTIONAL)
+"""Modules of a reference."""
 
 
 def read_state(
@@ -82,22 +90,23 @@ def load(files: Files, dtype: torch.dtype) -> Reference:
     Raises:
         RuntimeError: A module lacks a tensor or is given one that it doesn't have.
     """
+    return Reference(dtype=dtype, **{name: load_part(name, files, dtype) for name in PARTS})
+
+
+def load_part(name: str, files: Files, dtype: torch.dtype) -> Any:
+    """Load one module of `PARTS`."""
+    if name == "text_encoder":
+        return _text_encoder(files.gemma, dtype)
+    if name == "upsampler":
+        return _upsampler(files.upsampler, dtype)
     config = SafetensorsModelStateDictLoader().metadata(str(files.model))
-
-    def part(configurator: Any, operations: SDOps, cast: torch.dtype = dtype) -> Any:
-        return fill(configurator.from_config(config), read_state([files.model], operations, cast))
-
-    return Reference(
-        dtype=dtype,
-        text_encoder=_text_encoder(files.gemma, dtype),
-        embeddings=_embeddings(files, config, dtype),
-        transformer=_transformer(files.model, config, dtype),
-        upsampler=_upsampler(files.upsampler, dtype),
-        video_encoder=part(video_vae.VideoEncoderConfigurator, video_vae.VAE_ENCODER_COMFY_KEYS_FILTER),
-        video_decoder=part(video_vae.VideoDecoderConfigurator, video_vae.VAE_DECODER_COMFY_KEYS_FILTER),
-        audio_decoder=part(audio_vae.AudioDecoderConfigurator, audio_vae.AUDIO_VAE_DECODER_COMFY_KEYS_FILTER),
-        vocoder=part(audio_vae.VocoderConfigurator, audio_vae.VOCODER_COMFY_KEYS_FILTER, torch.float32),
-    )
+    if name == "embeddings":
+        return _embeddings(files, config, dtype)
+    if name == "transformer":
+        return _transformer(files.model, config, dtype)
+    configurator, operations = CONVOLUTIONAL[name]
+    cast = torch.float32 if name == "vocoder" else dtype
+    return fill(configurator.from_config(config), read_state([files.model], operations, cast))
 
 
 def load_transformer(model: Path, dtype: torch.dtype) -> X0Model:
