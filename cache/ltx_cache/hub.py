@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 from ltx_cache.errors import BadAddress, LtxError, RemoteFailed, ToolMissing, UnknownBundle
@@ -24,7 +25,6 @@ ACCESS = "log in with `hf auth login` or set HF_TOKEN, if the repository is priv
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as lost."""
-PIECE = 1 << 20
 PARTIAL_CONTENT = 206
 
 
@@ -32,6 +32,7 @@ class Absent(LtxError):
     """There is no such file or folder in a repository."""
 
 
+@cache
 def library() -> Any:
     """The module `huggingface_hub`, without its progress bars.
 
@@ -40,6 +41,7 @@ def library() -> Any:
     """
     try:
         import huggingface_hub
+        import huggingface_hub.utils
     except ModuleNotFoundError:
         raise ToolMissing(
             "the bundle is on the Hugging Face Hub and huggingface_hub is not installed",
@@ -57,6 +59,7 @@ def patiently(url: str, work: Callable[[], Result]) -> Result:
     Raises:
         LtxError: It failed for good; says why.
     """
+    library()
     for wait in (*WAITS, None):
         try:
             with translated(url):
@@ -74,6 +77,7 @@ def resuming(url: str, stream: Callable[[int], Iterator[bytes]], offset: int) ->
     Raises:
         LtxError: It broke several times in a row without a byte, or for good.
     """
+    library()
     waits = iter(WAITS)
     while True:
         try:
@@ -101,7 +105,7 @@ def streamed(url: str, offset: int) -> Iterator[bytes]:
             response.read()
             hub.utils.hf_raise_for_status(response)
         skip = offset if response.status_code != PARTIAL_CONTENT else 0
-        for piece in response.iter_raw(PIECE):
+        for piece in response.iter_raw():
             if skip < len(piece):
                 yield piece[skip:]
             skip = max(0, skip - len(piece))

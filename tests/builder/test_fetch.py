@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import hub
+import hubserver
 import pytest
 
 from ltxbuild.errors import CheckpointError
@@ -42,22 +41,11 @@ def recipe(model: str | None, text_encoder: str | None) -> dict[str, object]:
 
 def located(folder: Path, data: dict[str, object]) -> dict[str, object]:
     """Locate a checkpoint in a process of its own, since the Hub's address is read once per process."""
-    for name, text in (
-        ("org/ltx/model.safetensors", "the weights"),
-        ("org/gemma/model-00001.safetensors", "a shard"),
-        ("org/gemma/config.json", "{}"),
-        ("org/gemma/README.md", "not needed"),
-    ):
-        path = folder / "hub" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    with hub.serve(folder / "hub") as endpoint:
-        env = {
-            **os.environ,
-            "HF_ENDPOINT": endpoint,
-            "HF_HOME": str(folder / "hf"),
-            "HF_HUB_DISABLE_XET": "1",
-        }
+    with hubserver.serve() as hub:
+        hub.seed("org/ltx", {"model.safetensors": b"the weights"})
+        gemma = {"model-00001.safetensors": b"a shard", "config.json": b"{}", "README.md": b"not needed"}
+        hub.seed("org/gemma", gemma)
+        env = hubserver.environment(hub, folder / "hf")
         done = subprocess.run(
             [sys.executable, "-c", LOCATE, json.dumps(data)],
             env=env,
