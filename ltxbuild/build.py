@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,30 +82,14 @@ def build(
     programs = {item.spec.id: item.record for item in wanted if item.record}
     sharded = {item.name: item.record for item in weights if item.record}
 
-    lacking = _lacking({item.placement.platform for item in missing})
     with WorkerPool(jobs, store) as pool, ThreadPoolExecutor(max_workers=jobs) as threads:
         pending = {
-            item.spec.id: threads.submit(_compile, plan, item, pool, store, progress)
-            for item in missing
-            if item.placement.platform not in lacking
+            item.spec.id: threads.submit(_compile, plan, item, pool, store, progress) for item in missing
         }
         for item in unsharded:
             sharded[item.name] = _shard(item, plan, files[item.name], store, progress)
         programs |= _gather(pending)
-    if lacking:
-        raise next(iter(lacking.values()))
     return Built(programs, sharded)
-
-
-def _lacking(platforms: set[str]) -> dict[str, ToolMissing]:
-    """Platforms whose compiler is not installed; what can be done without it is done first."""
-    lacking = {}
-    for platform in sorted(platforms):
-        try:
-            target(platform).check()
-        except ToolMissing as missing:
-            lacking[platform] = missing
-    return lacking
 
 
 def _source_files(
@@ -118,16 +103,22 @@ def _source_files(
 
 def _gather(pending: Mapping[str, Future[Program]]) -> dict[str, Program]:
     """Wait for all compiles; failures are reported together, after everything else is done."""
-    done, failures = {}, []
+    done: dict[str, Program] = {}
+    failures: list[BuildFailed] = []
+    lacking: list[ToolMissing] = []
     for name, future in pending.items():
         try:
             done[name] = future.result()
         except BuildFailed as failure:
             failures.append(failure)
+        except ToolMissing as missing:
+            lacking.append(missing)
     if len(failures) == 1:
         raise failures[0]
     if failures:
         raise BuildFailed("\n".join(failure.message for failure in failures), hint=failures[0].hint)
+    if lacking:
+        raise lacking[0]
     return done
 
 
@@ -140,15 +131,37 @@ def _compile(
         if isinstance(found, Hit):
             return program_record(found, item.spec)
         progress.start(name, None)
-        placement = item.placement
-        environment = target(placement.platform).environment(placement.target, placement.devices)
-        result = pool.compile(name, _job(plan, item), environment)
+        try:
+            result = _made(plan, item, pool, store)
+        except ToolMissing as missing:
+            progress.finish(name, f"not compiled: {missing.message}")
+            raise
         program = _record(item, result)
         store.put_entry(item.key, msgspec.to_builtins(program), [BlobRef(**result["executable"])])
     seconds = result["seconds"]
     how = "reused an equal program" if result["reused"] else f"compile {seconds['compile']:.1f} s"
     progress.finish(name, f"lower {seconds['lower']:.1f} s, {how}")
     return program
+
+
+def _made(plan: BuildPlan, item: PlannedProgram, pool: WorkerPool, store: Store) -> Mapping[str, Any]:
+    """The executable, and what its record says beside what the plan knows."""
+    name, placement = item.spec.id, item.placement
+    chosen = target(placement.platform)
+    if chosen.assembler is None:
+        chosen.check()
+        return pool.compile(name, _job(plan, item), chosen.environment(placement.target, placement.devices))
+    assembler = import_module(chosen.assembler)
+    return assembler.assemble(item, store, lambda: lowered(plan, item, pool))  # type: ignore[no-any-return]
+
+
+def lowered(plan: BuildPlan, item: PlannedProgram, pool: WorkerPool) -> dict[str, Any]:
+    """What the compile process makes for a compiler of its own, whose flags and version say nothing there."""
+    placement = item.placement
+    job = _job(plan, item)
+    job |= {"flags": {}, "compiler": {**job["compiler"], "sources": item.key.values["sources"]}}
+    environment = target(placement.platform).environment(placement.target, placement.devices)
+    return pool.compile(item.spec.id, job, environment)
 
 
 def _job(plan: BuildPlan, item: PlannedProgram) -> dict[str, Any]:
@@ -209,6 +222,7 @@ def _shard(
             store,
             lambda amount: progress.advance(task, amount),
             item.loras,
+            item.key,
         )
         weights = WeightSet(
             shared=_blob(result.shared) if result.shared else None,

@@ -36,8 +36,12 @@ class BlobWriter:
         self._sha = StreamHash()
         self._size = 0
 
-    def write(self, data: Data) -> int:
-        """Append bytes; the buffer may be used again once this returns.
+    def write(self, data: Data, *, given: bool = False) -> int:
+        """Append bytes.
+
+        Args:
+            data: The bytes; the buffer may be used again once this returns.
+            given: The buffer won't change any more: it may still be hashed while the caller makes the next.
 
         Returns:
             The number of bytes, as files do.
@@ -57,7 +61,8 @@ class BlobWriter:
         try:
             temp.write(flat)
         finally:
-            self._sha.wait()
+            if not given:
+                self._sha.wait()
         self._size += flat.nbytes
         return flat.nbytes
 

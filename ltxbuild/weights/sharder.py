@@ -1,15 +1,17 @@
 """Streaming weight sharder: official files in, one shared and one file per rank out.
 
-Needs the memory of one checkpoint tensor, what LoRAs add to it, and one shard slice, at any model size.
-Tensors are read from memory maps in the order they are written, so each byte is read once and written once
-per rank that holds it.
+Needs the memory of one checkpoint tensor, what LoRAs add to it, and a few shard slices, at any model size.
+Tensors are read from memory maps in the order they are written. Two files are written at a time: of a tensor
+that is cut by rows each byte is still read once, and what is finished when a build is interrupted need not be
+done again. Where LoRAs are merged all files are written side by side: merging takes longer than writing.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltx_cache.blobref import BlobRef
-from ltx_cache.store import Store
+from ltx_cache.key import Factor, Key
+from ltx_cache.store import Hit, Store
 from ltx_run.distribution import index_of, part_of
 from ltx_run.safetensors import ALIGNMENT, SafetensorsFile, header_bytes
 from ltxbuild.model.params import ParamSpec, ParamTable
@@ -30,12 +33,20 @@ from ltxbuild.weights.lora import Lora
 
 Array = NDArray[Any]
 
+TOGETHER = 2
+"""Files written side by side: more read tensors that are cut by columns less often, and finish later."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
     """What one output file holds: each parameter with the part of it that goes there."""
 
     params: tuple[tuple[ParamSpec, tuple[slice, ...]], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters, in the order of the file."""
+        return tuple(spec.name for spec, _ in self.params)
 
     def header(self, precision: str) -> bytes:
         """The safetensors header of the file."""
@@ -91,6 +102,7 @@ def shard(
     store: Store,
     progress: Callable[[int], None],
     loras: Sequence[Lora] = (),
+    key: Key | None = None,
 ) -> ShardedWeights:
     """Write the shard files of one component into the store.
 
@@ -103,37 +115,82 @@ def shard(
         store: Where the files go.
         progress: Called with the number of bytes just written.
         loras: Merged into the tensors on the way, in order.
+        key: Of the result; files that an interrupted call with it has finished are taken. None starts over.
 
     Raises:
         LtxError: A source file is damaged, or the store can't be written.
     """
     shared, ranks = shard_plans(table, rules, mesh, precision)
+    plans: list[ShardPlan] = [shared] if shared.params else []
+    for plan in ranks:  # several ranks may hold the same
+        if plan not in plans:
+            plans.append(plan)
+    finished = _Finished(store, key)
+    blobs = {number: blob for number in range(len(plans)) if (blob := finished.find(number))}
+    for blob in blobs.values():
+        progress(blob.size)
     sources = _Sources(files, loras, precision)
-    shared_blobs = _write((shared,), sources, store, progress) if shared.params else (None,)
-    rank_blobs = _write(ranks, sources, store, progress) if ranks else ()
-    return ShardedWeights(shared_blobs[0], tuple(blob for blob in rank_blobs if blob))
+    for group in _groups(plans, blobs.keys(), together=len(plans) if loras else TOGETHER):
+        made = _write([plans[number] for number in group], sources, store, progress)
+        blobs |= dict(zip(group, made, strict=True))
+        for number in group:
+            finished.keep(number, blobs[number])
+    return ShardedWeights(
+        blobs[0] if shared.params else None, tuple(blobs[plans.index(plan)] for plan in ranks)
+    )
+
+
+class _Finished:
+    """Finished files of one key, by their number in the order of plans."""
+
+    def __init__(self, store: Store, key: Key | None) -> None:
+        self._store, self._key = store, key
+
+    def find(self, number: int) -> BlobRef | None:
+        if self._key is None:
+            return None
+        match self._store.lookup(self._file(self._key, number)):
+            case Hit(blobs=(blob,)):
+                return blob
+        return None
+
+    def keep(self, number: int, blob: BlobRef) -> None:
+        if self._key is not None:
+            self._store.put_entry(self._file(self._key, number), None, [blob])
+
+    @staticmethod
+    def _file(key: Key, number: int) -> Key:
+        return Key("shard", (*key.factors, Factor("file", number)))
+
+
+def _groups(plans: Sequence[ShardPlan], done: Collection[int], together: int) -> Iterator[list[int]]:
+    """Numbers of the files to write side by side; files of one group hold parts of the same tensors."""
+    missing = [number for number in range(len(plans)) if number not in done]
+    for _, alike in itertools.groupby(missing, lambda number: plans[number].names):
+        rest = list(alike)
+        for start in range(0, len(rest), together):
+            yield rest[start : start + together]
 
 
 def _write(
-    plans: tuple[ShardPlan, ...],
-    sources: _Sources,
-    store: Store,
-    progress: Callable[[int], None],
-) -> tuple[BlobRef | None, ...]:
-    """Write all files side by side, so that each checkpoint tensor is read once."""
+    plans: Sequence[ShardPlan], sources: _Sources, store: Store, progress: Callable[[int], None]
+) -> list[BlobRef]:
+    """Write files that hold parts of the same tensors, tensor by tensor."""
+    precision = sources.precision
     with ExitStack() as stack:
         writers = [stack.enter_context(store.writer()) for _ in plans]
         for writer, plan in zip(writers, plans, strict=True):
-            writer.write(plan.header(sources.precision))
+            writer.write(plan.header(precision))
         for index, (spec, _) in enumerate(plans[0].params):
             for whole in sources.layers(spec):
                 for writer, plan in zip(writers, plans, strict=True):
                     slices = plan.params[index][1]
-                    part = np.ascontiguousarray(whole[slices[1:] if spec.stacked else slices])
-                    writer.write(part.reshape(-1).view(np.uint8).data)
+                    part = rounded(whole[slices[1:] if spec.stacked else slices], spec, precision)
+                    own = part.flags.owndata  # else its pages, hashed later, would come back and stay
+                    writer.write(part.reshape(-1).view(np.uint8).data, given=own)
                     progress(part.nbytes)
                 del whole, part  # else they would live on while the next one is merged
-        return tuple(writer.commit() for writer in writers)
+        return [writer.commit() for writer in writers]
 
 
 class _Sources:
@@ -148,7 +205,7 @@ class _Sources:
     def layers(self, spec: ParamSpec) -> Iterator[Array]:
         """A parameter piece by piece: each layer of a stacked one, or the whole."""
         for key in spec.sources:
-            yield convert(self._merged(key), spec, self.precision)
+            yield arranged(self._merged(key), spec)
             self._release(self._files[key], key)
 
     def _merged(self, key: str) -> Array:
@@ -177,12 +234,17 @@ class _Sources:
         file.map.madvise(mmap.MADV_DONTNEED, start, entry.stop - start)
 
 
-def convert(tensor: Array, spec: ParamSpec, precision: str) -> Array:
-    """One checkpoint tensor in our layout and dtype.
+def arranged(tensor: Array, spec: ParamSpec) -> Array:
+    """One checkpoint tensor in our layout, as a view."""
+    if spec.layout is None:
+        return tensor
+    return tensor.reshape(spec.layout.view).transpose(spec.layout.permute)
+
+
+def rounded(part: Array, spec: ParamSpec, precision: str) -> Array:
+    """A part of a tensor in our dtype, contiguous.
 
     Rounds to the recipe's precision first; parameters stored in f32 are widened afterwards.
     """
-    if spec.layout is not None:
-        tensor = tensor.reshape(spec.layout.view).transpose(spec.layout.permute)
-    rounded = tensor.astype(precision, copy=False)
-    return rounded.astype(storage_dtype(spec, precision), copy=False)
+    values = part.astype(precision, copy=False).astype(storage_dtype(spec, precision), copy=False)
+    return np.ascontiguousarray(values)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from commands import Command, command
 
 from ltx_cache.store import Store
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory, for tests of many kills: these keep the page cache, so flushes prove nothing."""
+    there = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=there if there.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

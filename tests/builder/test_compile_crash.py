@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -33,12 +32,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 17])
-def test_a_killed_compile_leaves_a_whole_cache(checkpoint: Path, step: int) -> None:
+def test_a_killed_compile_leaves_a_whole_cache(checkpoint: Path, memory: Path, step: int) -> None:
     """Old bundle or new, nothing damaged; the next compile comes to its end and `verify` is clean."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        command = [sys.executable, compiling.__file__, str(checkpoint), folder, str(step)]
-        said = subprocess.check_output(command, env={**os.environ, "PYTHONPATH": PATHS}, text=True)
+    command = [sys.executable, compiling.__file__, str(checkpoint), str(memory), str(step)]
+    said = subprocess.check_output(command, env={**os.environ, "PYTHONPATH": PATHS}, text=True)
     done = json.loads(said.splitlines()[-1])
     assert done["wrong"] == {}
     assert done["bundles"] == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from ltx_cache.key import Factor, Key
 from ltx_cache.store import Store
 from ltx_run.safetensors import ALIGNMENT, SafetensorsError, read_header
 from ltxbuild.model.params import Layout, ParamSpec, linear, prefixed, stack
@@ -71,6 +74,71 @@ def test_each_rank_gets_its_slices(tmp_path: Path, source: tuple[dict, dict]) ->
             np.testing.assert_array_equal(
                 got["blocks.down.weight"][layer], tensors[f"layer.{layer}.down.weight"][:, rows]
             )
+
+
+def test_ranks_that_hold_the_same_share_a_file(tmp_path: Path, source: tuple[dict, dict]) -> None:
+    """Devices along an axis that splits no weights read one file, which is written once."""
+    written: list[int] = []
+    store, mesh = Store(tmp_path / "store"), {"cp": 2, "tp": 2}
+    result = shard(TABLE, source[1], RULES, mesh, "bfloat16", store, written.append)
+    assert result.ranks[:2] == result.ranks[2:]
+    assert result.ranks[0] != result.ranks[1]
+    assert len(list(store.root.glob("blobs/*/*"))) == 3
+    elements = sum(spec.size * (4 if spec.storage == "float32" else 2) for spec in TABLE)
+    assert sum(written) == elements
+
+
+KEY = Key("weights", (Factor("component", "test"),))
+
+
+def killed(files: dict[str, Path], root: Path, at: int) -> bool:
+    """Shard in a child that is killed after so many parts; whether it was."""
+    pid = os.fork()
+    if pid == 0:
+        left = [at]
+
+        def progress(amount: int) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        shard(TABLE, files, RULES, MESH, "float32", Store(root), progress, key=KEY)
+        os._exit(0)
+    status = os.waitpid(pid, 0)[1]
+    assert status in (0, signal.SIGKILL)
+    return status != 0
+
+
+def test_a_killed_build_goes_on_after_its_finished_files(
+    memory: Path, source: tuple[dict, dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after every part: what was finished is taken, the rest written, and the result is the same."""
+    expected = shard(TABLE, source[1], RULES, MESH, "float32", Store(memory / "whole"), lambda amount: None)
+    opened: list[int] = []
+    writer = Store.writer
+    monkeypatch.setattr(Store, "writer", lambda self: opened.append(1) or writer(self))
+    at, saved = 0, set[int]()
+    while killed(source[1], memory / str(at), at):
+        store = Store(memory / str(at))
+        finished = len(list(store.entries("shard")))
+        opened.clear()
+        assert shard(TABLE, source[1], RULES, MESH, "float32", store, lambda _: None, key=KEY) == expected
+        assert len(opened) == 5 - finished
+        saved.add(finished)
+        at += 1
+    assert saved == {0, 1, 3}
+
+
+def test_a_finished_file_that_is_gone_is_written_again(tmp_path: Path, source: tuple[dict, dict]) -> None:
+    """Taking up an interrupted build never costs a file."""
+    store = Store(tmp_path / "store")
+    first = shard(TABLE, source[1], RULES, MESH, "float32", store, lambda _: None, key=KEY)
+    store.open(first.ranks[2]).unlink()
+    written: list[int] = []
+    assert shard(TABLE, source[1], RULES, MESH, "float32", store, written.append, key=KEY) == first
+    assert store.has(first.ranks[2])
+    whole = sum(blob.size for blob in (first.shared, *first.ranks) if blob)
+    assert whole - 2000 < sum(written) <= whole
 
 
 def test_layout_and_widening(tmp_path: Path, source: tuple[dict, dict]) -> None:
