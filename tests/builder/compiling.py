@@ -27,7 +27,7 @@ from ltx_cache.store import Store
 from ltx_cache.verify import verify
 from ltx_run.contents import contents
 
-MISSING = {"program": "vocoder", "weights": "connectors"}
+MISSING = {"program": "vocoder", "weights": "connectors", "shard": "connectors"}
 
 
 class Threads:
