@@ -13,12 +13,15 @@ import click
 
 from ltx_cache.errors import LtxError
 from ltx_run import __version__
+from ltx_run.cluster_options import several_processes
 from ltx_run.console import INTERRUPTED, guarded, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from click.shell_completion import CompletionItem
+
+    from ltx_run.cluster import Place
 
 
 DEFAULT_SEED = 10
@@ -113,6 +116,7 @@ def _inspect(context: click.Context, parameter: click.Parameter, path: Path | No
     metavar="FILE",
     help="Save contexts, latents, frames and waveform to this safetensors file.",
 )
+@several_processes
 @click.option("--no-prompt-cache", is_flag=True, help="Encode prompts anew, and don't keep the result.")
 @click.option(
     "--trust",
@@ -161,6 +165,7 @@ def cli(
     seed: int,
     tensors_in: Path | None,
     tensors_out: Path | None,
+    place: Place | None,
     no_prompt_cache: bool,
     trust: tuple[str, ...],
     allow_unsigned: bool,
@@ -186,6 +191,7 @@ def cli(
       ltx-run cpu-tiny-guided --prompt "rain" -o rain.mp4 --negative-prompt "snow" --guidance video.cfg=4
       ltx-run cpu-tiny --prompts prompts.jsonl -o videos/
       ltx-run --inspect ball.mp4
+      ltx-run my-16-chips --prompt "rain" -o rain.mp4 --coordinator host0:8476 --process 0 --processes 4
 
     Exit codes: 0 done, 1 failed, 2 wrong input, 3 a needed device or tool is missing, 130 interrupted.
     """
@@ -198,6 +204,8 @@ def cli(
 
     of_one = {"--prompt": prompt, "--tensors-out": tensors_out, "--contact-sheet": contact_sheet}
     _check_usage(prompts, output, of_one)
+    if offline and place:
+        raise click.UsageError("--offline can't be used with several processes, which talk to each other")
     if offline:
         refuse_connections()
     given = tuple(map(parse, images))
@@ -223,6 +231,7 @@ def cli(
             quiet=quiet,
             trust=trusted(trust, allow_unsigned=allow_unsigned),
             offline=offline,
+            place=place,
         )
         report = launch.run(bundle, requests, options)
         launch.tell(report, quiet=quiet, verbose=verbose, as_json=as_json)

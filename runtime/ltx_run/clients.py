@@ -18,7 +18,7 @@ import jaxlib._jax as _jax
 import jaxlib._profiler as _profiler
 import jaxlib.xla_client as xla
 
-__all__ = ["_jax", "_profiler", "cpu", "plugin", "xla"]
+__all__ = ["_jax", "_profiler", "cpu", "meeting", "plugin", "xla"]
 
 
 def cpu(count: int, peers: Peers = ALONE) -> Any:
@@ -45,3 +45,22 @@ def plugin(platform: str, library: Path, options: Mapping[str, Any], peers: Peer
     if not xla.pjrt_plugin_initialized(platform):
         xla.initialize_pjrt_plugin(platform)
     return xla.make_c_api_client(platform, options, peers.client)
+
+
+def meeting(address: str, process: int, timeout: int, patience: int) -> Any:
+    """Client of the distributed runtime, once all processes have one.
+
+    Args:
+        address: `HOST:PORT` of the coordinator.
+        process: Number of this one.
+        timeout: Seconds to wait for the others.
+        patience: Seconds until jaxlib takes a silent process for lost, and ends all others.
+
+    Raises:
+        Exception: They didn't come.
+    """
+    client = _jax.get_distributed_runtime_client(
+        address, process, init_timeout=timeout, heartbeat_timeout=patience, shutdown_on_destruction=False
+    )
+    client.connect()
+    return client

@@ -31,19 +31,19 @@ def guarded(command: Callable[[], object]) -> None:
     try:
         command()
     except LtxError as error:
-        _complain(error.message, error.hint)
+        complain(error.message, error.hint)
         code = error.exit_code
     except KeyboardInterrupt:
-        _complain("interrupted", None)
+        complain("interrupted", None)
         code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        _complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), None)
+        complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), None)
         code = 1
     except Exception as error:  # a bug: say so in one line, never with a traceback
-        _complain(
+        complain(
             f"internal error: {type(error).__name__}: {error}",
             f"please report it with the output of {DEBUG_VARIABLE}=1",
         )
@@ -53,7 +53,8 @@ def guarded(command: Callable[[], object]) -> None:
     sys.exit(code)
 
 
-def _complain(message: str, advice: str | None) -> None:
+def complain(message: str, advice: str | None) -> None:
+    """An error and what to do about it."""
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exc()
     click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)

@@ -12,6 +12,8 @@
     ├── BadRequests        several prompts of a file have something wrong: change them
     ├── BadTensor          a tensor to inject has a wrong name, shape or dtype
     ├── NoProvenance       a file doesn't say how it was made: it is not from here, or was encoded again
+    ├── BadCluster         processes that shall run together were started in contradiction: start them anew
+    ├── PeerLost           another of these processes is gone: look there, start all anew
     ├── OutputError        the output can't be written: another path or suffix
     ├── ProgramFailed      a program stopped while it ran
     └── VideosFailed       some videos of a batch were not made, the others are complete
@@ -101,3 +103,13 @@ class ProgramFailed(LtxError):
 
 class VideosFailed(LtxError):
     """Some videos of a batch were not made; the others are complete."""
+
+
+class BadCluster(LtxError):
+    """Processes that can't run together as they were started."""
+
+    exit_code = 2
+
+
+class PeerLost(LtxError):
+    """Another process of the same run that failed, was killed, or never came."""

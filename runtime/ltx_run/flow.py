@@ -26,6 +26,7 @@ from ltx_run.plan import (
     Tile,
     Tokenize,
     WriteVideo,
+    programs_of,
     tensors_in,
 )
 
@@ -157,6 +158,34 @@ def needed(plan: Plan, given: Collection[str], unwanted: Collection[str] = ()) -
             kept.append(step)
             wanted |= set(tensors_in(step)).difference(unwanted if isinstance(step, WriteVideo) else ())
     return tuple(reversed(kept))
+
+
+def shared(plan: Plan, given: Collection[str], wide: Collection[str]) -> Plan:
+    """The steps that a process does which writes nothing itself: its part of programs that all execute.
+
+    Args:
+        plan: The steps that the process which writes does.
+        given: Tensors that are given from outside.
+        wide: Programs that span the devices of all processes.
+    """
+    wanted: set[str] = set()
+    kept: list[Step] = []
+    for step in reversed(plan):
+        if isinstance(step, WriteVideo):
+            # Its frames come from tiles, which are decoded as they are read.
+            read = step.inputs[0] if _decoded_by(plan, step.inputs[0], wide) else None
+            kept += [step] if read else []
+            wanted |= {read} if read else set()
+        elif not set(wide).isdisjoint(programs_of(step)) or set(step.outputs) & wanted - set(given):
+            kept.append(step)
+            wanted |= set(tensors_in(step))
+    return tuple(reversed(kept))
+
+
+def _decoded_by(plan: Plan, frames: str, programs: Collection[str]) -> bool:
+    """Whether any of the programs decodes these frames."""
+    decoders = (step for step in plan if isinstance(step, DecodeTiles) and frames in step.outputs)
+    return any(tile.program in programs for step in decoders for tile in step.tiles)
 
 
 def from_prompts(plan: Iterable[Step]) -> frozenset[str]:

@@ -5,6 +5,7 @@ A run makes a list of requests for one variant of one bundle; a single prompt is
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,7 +17,7 @@ from ltx_cache.key import Key
 from ltx_run import conditioning, contexts, flow, guidance, tensors
 from ltx_run.bundle import Blob, Bundle
 from ltx_run.contexts import PromptCache
-from ltx_run.errors import BadPrompt, BadVariant, BundleInvalid, ProgramMismatch
+from ltx_run.errors import BadCluster, BadPrompt, BadVariant, BundleInvalid, ProgramMismatch
 from ltx_run.lookup import OpenBundle
 from ltx_run.machine import Machine, largest
 from ltx_run.peers import ALONE, Peers
@@ -110,6 +111,9 @@ def prepare(
         given |= tensors.read(request.tensors_in, signatures) if request.tensors_in else {}
         unwanted = _unwanted(request, plan)
         needed = flow.needed(plan, given, unwanted)
+        if peers.count > 1:
+            wide = _wide(manifest, needed)
+            needed = needed if request.writes else flow.shared(needed, given, wide)
         _check_negative(request, plan)
         job = Job(request, needed, given, _token_ids(request, needed, tokenizer))
         if prompt_cache is None or not job.ids or not contexts.results(plan).isdisjoint(given):
@@ -129,6 +133,39 @@ def prepare(
     machine = Machine((manifest.programs[name].fingerprint for name in names), peers)
     bundle.require(_files(manifest, names, machine))
     return Batch(bundle, variant, jobs, stages, prompt_cache, machine)
+
+
+def identity(batch: Batch) -> str:
+    """Text that is the same in all processes that make the same videos."""
+    jobs = [
+        (
+            job.ids,
+            job.request.seed,
+            {name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in sorted(job.given.items())},
+            job.request.wants_pictures,
+            job.request.wants_sound,
+        )
+        for job in batch.jobs
+    ]
+    return repr((batch.bundle.digest, batch.variant, jobs))
+
+
+def _wide(manifest: Bundle, plan: Plan) -> frozenset[str]:
+    """Those programs of a plan that span the devices of all processes.
+
+    Raises:
+        BadCluster: There are none.
+    """
+    needed = {name: manifest.programs[name].fingerprint for name in needed_programs([plan])}
+    counts = largest(needed.values())
+    wide = (name for name, each in needed.items() if 1 < each.devices == counts[each.platform])
+    found = frozenset(wide)
+    if not found:
+        raise BadCluster(
+            "no program that this needs spans several devices, so that processes have nothing to share",
+            hint="start it as one process",
+        )
+    return found
 
 
 def _unwanted(request: Request, plan: Plan) -> frozenset[str]:

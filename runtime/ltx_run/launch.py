@@ -5,7 +5,7 @@ What a mistake in the request doesn't need is imported late: jaxlib takes longer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -18,12 +18,14 @@ from ltx_cache.trust import Trust
 from ltx_run import prompts
 from ltx_run.acquire import Order, acquire, local_name
 from ltx_run.bundle import Bundle
+from ltx_run.cluster import Place
 from ltx_run.console import human_bytes, say, transfer_bar
 from ltx_run.contents import needed
 from ltx_run.contexts import PromptCache
 from ltx_run.errors import VideosFailed
-from ltx_run.job import Batch, check_fingerprints, choose_variant, needed_programs, prepare
+from ltx_run.job import Batch, check_fingerprints, choose_variant, identity, needed_programs, prepare
 from ltx_run.lookup import find, in_use
+from ltx_run.peers import ALONE, Peers
 from ltx_run.report import Report
 from ltx_run.request import Request, check_requests
 
@@ -38,6 +40,7 @@ class Options:
         quiet: Whether to print errors alone.
         trust: Whose bundles are accepted from a remote.
         offline: Whether to take what was received from a remote before.
+        place: Which of several processes this is; None if it is alone.
     """
 
     prompt_cache: bool
@@ -45,6 +48,7 @@ class Options:
     quiet: bool
     trust: Trust
     offline: bool
+    place: Place | None = None
 
 
 def read(path: Path, folder: str | None, defaults: Request) -> list[Request]:
@@ -62,17 +66,34 @@ def run(bundle: str, requests: list[Request], options: Options) -> Report:
     Raises:
         LtxError: Something is wrong, or nothing could be made.
     """
+    if options.place is None:
+        return _run(bundle, requests, options, ALONE)
+    from ltx_run.multihost import joined
+
+    with joined(options.place, quiet=options.quiet) as peers:
+        if peers.index:
+            requests = [replace(request, writes=False, tensors_out=None) for request in requests]
+        return _run(bundle, requests, options, peers)
+
+
+def _run(bundle: str, requests: list[Request], options: Options, peers: Peers) -> Report:
     check_requests(requests)
-    cache = PromptCache(Store(home()), paranoid=options.paranoid) if options.prompt_cache else None
+    cached = options.prompt_cache and peers.count == 1  # a prompt that one process remembers, others may not
+    cache = PromptCache(Store(home()), paranoid=options.paranoid) if cached else None
     with in_use(bundle):
         name = _received(bundle, requests[0].variant, options) if is_address(bundle) else bundle
-        batch = prepare(requests, find(name, paranoid=options.paranoid, where=bundle), cache)
-        if not options.quiet:
+        batch = prepare(requests, find(name, paranoid=options.paranoid, where=bundle), cache, peers)
+        if peers.count > 1:
+            from ltx_run.multihost import agree
+
+            agree(peers, identity(batch))
+        talkative = not options.quiet and peers.index == 0
+        if talkative:
             say(_announced(batch))
         from ltx_run.progress import Bars, Silence
         from ltx_run.run import run as run_batch
 
-        with Silence() if options.quiet else Bars() as observer:
+        with Bars() if talkative else Silence() as observer:
             return run_batch(batch, observer)
 
 
@@ -110,7 +131,7 @@ def tell(report: Report, *, quiet: bool, verbose: bool, as_json: bool) -> None:
         VideosFailed: Some of it was not.
     """
     videos = report.videos
-    if not quiet:
+    if not quiet and videos:
         from ltx_run.progress import show
 
         show(report, verbose=verbose)

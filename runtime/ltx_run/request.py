@@ -33,6 +33,7 @@ class Request:
         images: What the video is made from beside the prompt.
         negative_prompt: What it shall not be like; None for the recipe's.
         scales: Guidance scales by name, where they differ from the recipe's.
+        writes: Whether this process writes the outputs; else another one does, which it computes with.
     """
 
     prompt: str | None
@@ -48,6 +49,7 @@ class Request:
     images: tuple[GivenImage, ...] = ()
     negative_prompt: str | None = None
     scales: Mapping[str, float] = field(default_factory=dict)
+    writes: bool = True
 
     @property
     def kind(self) -> outputs.Kind:
@@ -86,6 +88,13 @@ def check_requests(requests: Sequence[Request]) -> None:
 
 
 def _check_request(request: Request) -> None:
+    if request.writes:
+        _check_outputs(request)
+    if request.prompt is not None and not request.prompt.strip():
+        raise BadPrompt("the prompt is empty", hint='describe the video: --prompt "a red ball rolls"')
+
+
+def _check_outputs(request: Request) -> None:
     outputs.check(request.output, request.kind)
     if not request.kind.pictures and not request.audio:
         raise OutputError(f"{request.output} would be empty: it holds sound alone, and there is to be none")
@@ -95,8 +104,6 @@ def _check_request(request: Request) -> None:
     for path in (sheet, request.tensors_out):
         if path is not None:
             outputs.check(path)
-    if request.prompt is not None and not request.prompt.strip():
-        raise BadPrompt("the prompt is empty", hint='describe the video: --prompt "a red ball rolls"')
 
 
 def each(requests: Sequence[Request], check: Callable[[Request], T]) -> list[T]:

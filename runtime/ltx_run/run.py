@@ -38,7 +38,7 @@ def run(batch: Batch, observer: Observer) -> Report:
         variant=batch.variant,
         seconds=time.perf_counter() - started,
         programs=list(programs.reports.values()),
-        videos=[runner.report(number) for number in range(len(batch.jobs))],
+        videos=[runner.report(number) for number, job in enumerate(batch.jobs) if job.request.writes],
     )
 
 
@@ -81,6 +81,8 @@ class Runner:
             try:
                 self._do(job, index, made)
             except OF_ONE_JOB as error:
+                if self._batch.machine.peers.count > 1:
+                    raise  # the others would go on with the job, and wait for this process
                 self._fail(job, number, error)
             except LtxError as error:
                 for other, failing in enumerate(self._jobs):

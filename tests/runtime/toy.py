@@ -1,7 +1,7 @@
 """A toy model in the form of a bundle: real executables, real weight files, a hand-written plan.
 
 Run as a program to write the bundle, since the number of host devices is fixed when jax starts:
-python toy.py FOLDER DEVICES
+python toy.py FOLDER DEVICES [whole]
 """
 
 from __future__ import annotations
@@ -199,8 +199,8 @@ def weight_sets(folder: Folder, devices: int) -> dict[str, bundle.WeightSet]:
     }
 
 
-def compiled(folder: Folder, name: str, devices: int) -> bundle.Program:
-    """Compile one program."""
+def compiled(folder: Folder, name: str, devices: int, whole: bool) -> bundle.Program:
+    """Compile one program; `whole` leaves no result split."""
     import jax
     import jax.numpy as jnp
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -213,7 +213,7 @@ def compiled(folder: Folder, name: str, devices: int) -> bundle.Program:
         i for i, record in enumerate(inputs) if isinstance(record, bundle.TensorInput) and record.donated
     ]
     # denoise_step leaves its first result split on several devices, to be joined on the host.
-    axis = TP if count > 1 else None
+    axis = TP if count > 1 and not whole else None
     results = [PartitionSpec(None, None, axis), PartitionSpec()] if spread else None
     lowered = jax.jit(
         lambda *arrays: function(jnp, *arrays),
@@ -255,15 +255,15 @@ def tokenizer() -> bytes:
     return text.encode()
 
 
-def write(root: Path, devices: int) -> None:
-    """Write the bundle directory."""
+def write(root: Path, devices: int, whole: bool) -> None:
+    """Write the bundle directory; `whole` leaves no result of a program split."""
     folder = Folder(root)
     size = {"height": HEIGHT, "width": PIXELS, "frames": FRAMES, "fps": FPS}
     made = bundle.Bundle(
         name="toy",
         recipe={"name": "toy"},
         variants={"default": bundle.Variant(plan=PLAN, **size)},
-        programs={name: compiled(folder, name, devices) for name in programs()},
+        programs={name: compiled(folder, name, devices, whole) for name in programs()},
         weights=weight_sets(folder, devices),
         tokenizer=folder.blob(tokenizer()),
         provenance={},
@@ -273,4 +273,4 @@ def write(root: Path, devices: int) -> None:
 
 if __name__ == "__main__":
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={sys.argv[2]}"
-    write(Path(sys.argv[1]), int(sys.argv[2]))
+    write(Path(sys.argv[1]), int(sys.argv[2]), whole="whole" in sys.argv)

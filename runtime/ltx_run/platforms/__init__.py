@@ -15,7 +15,7 @@ from ltx_run.devices import Devices
 from ltx_run.peers import ALONE, Peers
 
 PLATFORMS: Mapping[str, str] = MappingProxyType(
-    {name: f"ltx_run.platforms.{name}" for name in ("cpu", "cuda", "tpu")}
+    {name: f"ltx_run.platforms.{name}" for name in ("cpu", "cuda", "neuron", "tpu")}
 )
 """Module of each platform."""
 
@@ -61,11 +61,12 @@ def uneven(needed: Fingerprint, largest: int, peers: Peers) -> tuple[Obstacle, .
 
     Args:
         needed: Of the program.
-        largest: Devices that the largest program of its platform spans, which all processes share evenly.
+        largest: Devices that the largest program of its platform spans, which all processes share evenly;
+            smaller ones run in each of them.
         peers: The processes.
     """
     each, rest = divmod(largest, peers.count)
-    if peers.count == 1 or (not rest and (needed.devices == largest or needed.devices <= each)):
+    if 1 in (peers.count, needed.devices) or (not rest and needed.devices in (largest, *range(each + 1))):
         return ()
     reason = f"it spans {needed.devices} of {largest} devices, which {peers.count} processes can't share"
     return (Obstacle(reason, "start one process per host of the mesh"),)
