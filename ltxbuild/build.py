@@ -105,20 +105,21 @@ def _gather(pending: Mapping[str, Future[Program]]) -> dict[str, Program]:
     """Wait for all compiles; failures are reported together, after everything else is done."""
     done: dict[str, Program] = {}
     failures: list[BuildFailed] = []
-    lacking: list[ToolMissing] = []
+    lacking: dict[str, ToolMissing] = {}
     for name, future in pending.items():
         try:
             done[name] = future.result()
         except BuildFailed as failure:
             failures.append(failure)
         except ToolMissing as missing:
-            lacking.append(missing)
+            lacking[name] = missing
     if len(failures) == 1:
         raise failures[0]
     if failures:
         raise BuildFailed("\n".join(failure.message for failure in failures), hint=failures[0].hint)
     if lacking:
-        raise lacking[0]
+        first = next(iter(lacking.values()))
+        raise ToolMissing(f"{first.message}; it is needed for {', '.join(lacking)}", hint=first.hint)
     return done
 
 
@@ -133,8 +134,9 @@ def _compile(
         progress.start(name, None)
         try:
             result = _made(plan, item, pool, store)
-        except ToolMissing as missing:
-            progress.finish(name, f"not compiled: {missing.message}")
+        except ToolMissing:
+            apart = target(item.placement.platform).assembler
+            progress.finish(name, "lowered and kept, not compiled" if apart else "not compiled")
             raise
         program = _record(item, result)
         store.put_entry(item.key, msgspec.to_builtins(program), [BlobRef(**result["executable"])])

@@ -75,6 +75,10 @@ class TargetSection(Section):
         "native", description="instruction-set level of CPU programs: this machine's, or a portable one"
     )
     flags: dict[str, FlagValue] = Field(default_factory=dict, description="compiler flags")
+    compiler: str | None = Field(
+        None,
+        description="version of neuronx-cc to compile with, or whose NEFFs are imported",
+    )
 
     @field_validator("profile")
     @classmethod
@@ -82,6 +86,12 @@ class TargetSection(Section):
         if value not in PROFILES:
             raise ValueError(f"unknown profile, allowed: {', '.join(PROFILES)}")
         return value
+
+    @model_validator(mode="after")
+    def _compiler_fits_platform(self) -> TargetSection:
+        if self.compiler is not None and self.platform != "neuron":
+            raise ValueError(f"compiler is for platform neuron; that of {self.platform} is a package")
+        return self
 
     @property
     def degrees(self) -> dict[str, int]:

@@ -14,6 +14,7 @@ from ltxbuild.plan.planner import BuildPlan
 from ltxbuild.plan.sources import source_digest
 from ltxbuild.programs import MODULES
 from ltxbuild.recipe import Recipe
+from ltxbuild.targets import target
 
 
 def publish(
@@ -60,7 +61,8 @@ def public_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def _provenance(plan: BuildPlan, files: Mapping[str, str]) -> dict[str, str]:
-    versions = compiler_versions(plan.recipe.target.platform)
+    section = plan.recipe.target
+    versions = compiler_versions(section.platform) | target(section.platform).tools(section)
     loras = {f"lora {number}": lora for number, lora in enumerate(plan.loras.everywhere, 1)}
     loras |= {f"distilled lora {number}": lora for number, lora in enumerate(plan.loras.distilled, 1)}
     return {

@@ -17,7 +17,7 @@ from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argumen
 from ltxbuild.cli.plan import show, summary
 from ltxbuild.cli.planning import CheckpointOverrides, Planned, planned, read_recipe
 from ltxbuild.cli.trusting import trust_options
-from ltxbuild.errors import UnknownProgram
+from ltxbuild.errors import ToolMissing, UnknownProgram
 from ltxbuild.plan.planner import BuildPlan
 
 
@@ -71,7 +71,13 @@ def compile_command(
         if dry_run:
             show(found.plan, as_json=as_json)
             return
-        bundle = _build(found, chosen, jobs)
+        try:
+            bundle = _build(found, chosen, jobs)
+        except ToolMissing as missing:
+            elsewhere = (
+                f"where it is installed, on this cache or a copy: LTX_HOME={home()} ltxbuild compile {recipe}"
+            )
+            raise ToolMissing(missing.message, hint=missing.hint or elsewhere) from None
     report = {**summary(found.plan), "bundle": bundle, "seconds": round(time.monotonic() - started, 3)}
     if as_json:
         click.echo(json.dumps(report, indent=2))

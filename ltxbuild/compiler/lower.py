@@ -68,6 +68,7 @@ class Lowered:
         module: jax's lowered object, ready to compile.
         inputs: Records in parameter order.
         outputs: Records in result order.
+        mesh: Mesh axes and sizes.
         digest: sha256 of the StableHLO text (no debug info).
         device_kind: What the devices that it is lowered for call themselves.
     """
@@ -75,6 +76,7 @@ class Lowered:
     module: jax.stages.Lowered
     inputs: tuple[WeightInput | TensorInput, ...]
     outputs: tuple[TensorSpec, ...]
+    mesh: Mapping[str, int]
     digest: str
     device_kind: str
 
@@ -125,7 +127,7 @@ def lower(
     )
     text = module.as_text()
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return Lowered(module, inputs, outputs, digest, devices[0].device_kind)
+    return Lowered(module, inputs, outputs, mesh_shape, digest, devices[0].device_kind)
 
 
 def _sharding(mesh: Mesh, spec: tuple[str | None, ...]) -> NamedSharding:

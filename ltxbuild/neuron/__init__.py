@@ -1,1 +1,1 @@
-"""Programs for AWS Neuron: one rank's share of a program, in the form that its compiler reads, and the compile."""
+"""Programs for AWS Neuron: one rank's share of each, in the form that its compiler reads, and the compile."""

@@ -1,8 +1,8 @@
 """From what XLA's partitioner wrote to what Neuron's compiler reads.
 
-The compiler parses HLO with an older XLA: numbers of instructions must fit 32 bits, replica groups must be in the
-old field. It knows its tensors by names that stand in attributes. What says where code comes from would make the
-bytes depend on paths, and goes.
+The compiler parses HLO with an older XLA: numbers of instructions must fit 32 bits, replica groups must be
+in the old field. It knows its tensors by names that stand in attributes. What says where code comes from
+would make the bytes depend on paths, and goes.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _body(call: Instruction) -> tuple[list[Instruction], Instruction]:
 
 
 def _skip_copies(computation: Computation) -> None:
-    """Let users of a copy read what was copied: the partitioner copies where a sharding might have changed."""
+    """Let users of a copy read what was copied: the partitioner copies where a sharding could change."""
     originals: dict[Instruction, Instruction] = {}
     for instruction in computation.instructions:
         instruction.operands = [originals.get(operand, operand) for operand in instruction.operands]

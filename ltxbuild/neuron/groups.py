@@ -1,9 +1,11 @@
 """Replica groups: every form that XLA writes them in, as the one that Neuron's compiler reads.
 
-A list of lists, a reshaped and transposed range, or axes of a mesh: newer XLA writes whichever it likes, older
-XLA reads the first alone, in a field that newer XLA leaves empty, and takes an empty one for all ranks.
+A list of lists, a reshaped and transposed range, or axes of a mesh: newer XLA writes whichever it likes,
+older XLA reads the first alone, in a field that newer XLA leaves empty, and takes an empty one for all
+ranks.
 
-Source: `CollectiveDeviceListProto`, `IotaReplicaGroupListProto` and `MeshAxesReplicaGroupListProto` of OpenXLA.
+Source: `CollectiveDeviceListProto`, `IotaReplicaGroupListProto` and `MeshAxesReplicaGroupListProto` of
+OpenXLA.
 """
 
 from __future__ import annotations

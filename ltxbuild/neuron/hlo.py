@@ -1,8 +1,8 @@
 """HLO modules as a graph of objects, read from and written to `HloModuleProto`.
 
-Instructions point at their operands and at the computations that they apply, so that moving or removing them needs
-no bookkeeping. Numbers and names are given when a module is written: small, unique, and the same for equal graphs,
-whatever process made them.
+Instructions point at their operands and at the computations that they apply, so that moving or removing them
+needs no bookkeeping. Numbers and names are given when a module is written: small, unique, and the same for
+equal graphs, whatever process made them.
 
 Source of the field numbers: `xla/service/hlo.proto` of OpenXLA.
 """
@@ -188,9 +188,7 @@ def write(module: Module) -> bytes:
     )
 
 
-def _written(
-    computation: Computation, ids: dict[Computation, int], places: dict[Instruction, int]
-) -> bytes:
+def _written(computation: Computation, ids: dict[Computation, int], places: dict[Instruction, int]) -> bytes:
     number = ids[computation]
     bodies = (_written_instruction(item, ids, places) for item in computation.instructions)
     return encode(

@@ -1,7 +1,8 @@
-"""What Neuron's compiler takes: operations, element types and fields, and how a refusal names the model's line.
+"""What Neuron's compiler takes, and how a refusal names the line of the model.
 
-The operations are those of AWS's list for `neuronx-cc` that XLA's partitioner leaves of this model's programs,
-with the ones that a loop or guidance would add. Others may work; they enter here when someone has seen them do so.
+The operations are those of AWS's list for `neuronx-cc` that XLA's partitioner leaves of this model's
+programs, with the ones that a loop or guidance would add. Others may work; they enter here when someone has
+seen them do so.
 """
 
 from __future__ import annotations
@@ -10,27 +11,28 @@ from ltxbuild.neuron.groups import FORMS
 from ltxbuild.neuron.hlo import Instruction, InstructionField, Module
 from ltxbuild.neuron.wire import fields
 
-OPERATIONS = frozenset(
-    """
+_NAMES = """
     add subtract multiply divide maximum minimum negate abs sign floor ceil power
     exponential log tanh logistic sqrt rsqrt sine cosine
     compare select clamp and or not convert
     constant parameter iota broadcast reshape transpose slice concatenate pad tuple get-tuple-element
     dot reduce gather dynamic-slice dynamic-update-slice while
     all-reduce all-gather
-    """.split()
-)
+"""
+OPERATIONS = frozenset(_NAMES.split())
 
-ELEMENT_TYPES = {1: "pred", 2: "s8", 4: "s32", 6: "u8", 8: "u32", 10: "f16", 11: "f32", 13: "tuple", 16: "bf16"}
-"""Of `PrimitiveType`, those that need no conversion: 64-bit numbers are silently cut to 32 bits."""
+ELEMENT_TYPES = frozenset({1, 2, 4, 6, 8, 10, 11, 13, 16})
+"""Of `PrimitiveType`: pred, s8, s32, u8, u32, f16, f32, tuple, bf16. What has 64 bits would be cut to 32."""
 
 _I = InstructionField
-PLAIN = frozenset({_I.LITERAL, _I.PARAMETER_NUMBER, _I.TUPLE_INDEX, _I.DIMENSIONS, 17, 20, 21, 30, 33, 34, 51})
+PLAIN = frozenset(
+    {_I.LITERAL, _I.PARAMETER_NUMBER, _I.TUPLE_INDEX, _I.DIMENSIONS, 17, 20, 21, 30, 33, 34, 51}
+)
 """Fields that say what an operation does; slices, padding, dots, gathers and their precision among them."""
 DETAILS = frozenset({63, 67, 69, 72})
 """Direction and type of a comparison, what is known of indices."""
 IDLE = frozenset({_I.SHARDING, _I.ATTRIBUTES, _I.CHANNEL, _I.GLOBAL_IDS, *FORMS, 43, 82, 88, 91})
-"""Fields that say nothing about one rank's arithmetic, or are written anew: sharding, notes, channels, groups."""
+"""Fields that say nothing of one rank's arithmetic, or are written anew: sharding, notes, groups."""
 
 MODEL = "ltxbuild/model/"
 

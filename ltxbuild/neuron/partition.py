@@ -1,8 +1,8 @@
 """One rank's share of a program, as XLA's own partitioner writes it.
 
-XLA has no interface to its partitioner but a dump on the way to an executable. The dump is complete before code
-generation, the long part, begins; so a process of its own starts to compile for as many host devices as there are
-ranks, and ends when the dump is there.
+XLA has no interface to its partitioner but a dump on the way to an executable. The dump is complete before
+code generation, the long part, begins; so a process of its own starts to compile for as many host devices as
+there are ranks, and ends when the dump is there.
 
 Run as: python -m ltxbuild.neuron.partition FOLDER RANKS
 """
@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from ltxbuild.neuron.wire import whole_field
 
@@ -52,7 +53,9 @@ def partitioned(module: bytes, ranks: int) -> bytes:
         )
         found = dumped(folder)
         if found is None:
-            raise PartitionFailed(f"no partitioned program (exit code {done.returncode}): {done.stderr[-4000:]}")
+            raise PartitionFailed(
+                f"no partitioned program (exit code {done.returncode}): {done.stderr[-4000:]}"
+            )
         return found
 
 
@@ -80,7 +83,7 @@ def _compile(module: bytes, folder: Path, ranks: int) -> None:
     from jaxlib import _jax
     from jaxlib import xla_client as xla
 
-    client = xla.make_cpu_client(num_devices=ranks)
+    client: Any = xla.make_cpu_client(num_devices=ranks)
     options = xla.CompileOptions()
     options.num_partitions = ranks
     options.env_option_overrides = [

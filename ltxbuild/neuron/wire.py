@@ -2,7 +2,8 @@
 
 Only what is looked at is decoded; everything else passes through byte by byte.
 
-Source: the encoding in the protocol buffers documentation (varints, and fields of 8, 4 or any number of bytes).
+Source: the encoding in the protocol buffers documentation (varints, and fields of 8, 4 or any number of
+bytes).
 
 Example:
     >>> encoded = encode([(1, 150), (2, b"testing")])

@@ -13,6 +13,7 @@
 | program | `target` | platform, topology, instruction set |
 | program | `flags` | compiler flags |
 | program | `compiler` | versions of the compiler packages |
+| program | `tools` | versions of compilers that are programs of their own |
 | program | `sources` | digest of the builder's sources that reach it |
 | weights | `component` | name of the component |
 | weights | `files` | sha256 of each source file |
@@ -26,6 +27,8 @@
 A program key has no weights, paths or times in it; a weights key has no picture sizes and no compiler flags,
 so half and full resolution share one weight set. Compiles run in a scrubbed environment (see `worker.py`),
 so no environment variable is a factor.
+
+What such a compiler reads is a result too, of kind `graph`, and depends on neither flags nor tools.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ from ltxbuild.plan.sources import source_digest
 from ltxbuild.programs import MODULES
 from ltxbuild.recipe import Recipe
 from ltxbuild.targets import target
+from ltxbuild.targets.target import Target
 from ltxbuild.weights.lora import Lora
 
 SHARD_LAYOUT = 1
@@ -58,6 +62,7 @@ def program_key(
 ) -> Key:
     """Key of one program; `table` is the digest of its component's parameter table."""
     component = COMPONENTS[spec.component] if spec.component else None
+    chosen = target(placement.platform)
     factors: dict[str, Any] = {
         "program": spec.kind,
         "geometry": dict(spec.geometry),
@@ -70,9 +75,16 @@ def program_key(
         "target": placement.target,
         "flags": placement.flags,
         "compiler": compiler_versions(placement.platform),
-        "sources": source_digest(target(placement.platform).backend, MODULES[spec.kind]),
+        "tools": chosen.tools(recipe.target),
+        "sources": source_digest(*_code(chosen), MODULES[spec.kind]),
     }
     return Key("program", tuple(Factor(name, value) for name, value in factors.items()))
+
+
+def graph_key(program: Key) -> Key:
+    """Key of what a compiler of its own reads, for the program with that key."""
+    apart = ("flags", "tools")
+    return Key("graph", tuple(factor for factor in program.factors if factor.name not in apart))
 
 
 def weights_key(
@@ -96,6 +108,11 @@ def weights_key(
         "writer": SHARD_LAYOUT,
     }
     return Key("weights", tuple(Factor(name, value) for name, value in factors.items()))
+
+
+def _code(chosen: Target) -> list[str]:
+    """The builder's modules that compile for a target."""
+    return [chosen.backend, *([chosen.assembler] if chosen.assembler else [])]
 
 
 def compiler_versions(platform: str) -> dict[str, str]:

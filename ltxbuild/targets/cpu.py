@@ -22,6 +22,7 @@ class Cpu:
     # Keep the official rounding: without this, fused bf16 operations stay in f32 between each other.
     flags: Mapping[str, Any] = MappingProxyType({"xla_allow_excess_precision": False})
     backend = "ltxbuild.compiler.cpu"
+    assembler: str | None = None
 
     def runs(self, kind: str) -> bool:
         """Everything."""
@@ -34,6 +35,10 @@ class Cpu:
             "isa": section.isa,
             "features": list(compiler_features(section.isa)),
         }
+
+    def tools(self, section: TargetSection) -> dict[str, str]:
+        """None."""
+        return {}
 
     def environment(self, machine: Mapping[str, Any], devices: int) -> dict[str, str]:
         """Device count and instruction-set limit: XLA takes both from the environment alone."""

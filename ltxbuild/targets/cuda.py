@@ -68,6 +68,7 @@ class Cuda:
     )
     flags: Mapping[str, Any] = MappingProxyType({"xla_allow_excess_precision": False})
     backend = "ltxbuild.compiler.cuda"
+    assembler: str | None = None
 
     def runs(self, kind: str) -> bool:
         """Everything."""
@@ -80,6 +81,10 @@ class Cuda:
             RecipeError: It is missing or unknown, or the recipe's mesh has another number of devices.
         """
         return {"platform": "cuda", "topology": known(section, TOPOLOGIES)}
+
+    def tools(self, section: TargetSection) -> dict[str, str]:
+        """None."""
+        return {}
 
     def environment(self, machine: Mapping[str, Any], devices: int) -> dict[str, str]:
         """Where NVIDIA's assembler is. No GPU is looked for: what is compiled here is not run here."""

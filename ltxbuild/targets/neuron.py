@@ -1,4 +1,4 @@
-"""Trainium, compiled by neuronx-cc."""
+"""Trainium2, compiled by neuronx-cc on any x86 machine."""
 
 from __future__ import annotations
 
@@ -7,34 +7,56 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ltxbuild.errors import ToolMissing
+from ltxbuild.neuron import toolchain
+from ltxbuild.targets.topology import known
 
 if TYPE_CHECKING:
     from ltxbuild.recipe import TargetSection
 
+TOPOLOGIES: Mapping[str, int] = MappingProxyType({"trn2": 4})
+"""Devices of each topology: the logical cores of one chip, of two physical ones each."""
+
 
 class Neuron:
-    """The platform `neuron`."""
+    """AWS's Trainium2."""
 
     platform = "neuron"
-    packages: tuple[str, ...] = ("jax", "jaxlib", "neuronx-cc")
-    flags: Mapping[str, Any] = MappingProxyType({})
+    packages: tuple[str, ...] = ("jax", "jaxlib")
+    # `none` keeps the dtypes of the program; the rest is what ports of this model to Trainium2 compile with.
+    flags: Mapping[str, Any] = MappingProxyType(
+        {
+            "auto-cast": "none",
+            "lnc": 2,
+            "model-type": "transformer",
+            "optlevel": 1,
+            "tensorizer-options": "--enable-ccop-compute-overlap",
+        }
+    )
     backend = "ltxbuild.compiler.neuron"
+    assembler: str | None = "ltxbuild.neuron.assembly"
 
     def runs(self, kind: str) -> bool:
         """The text encoder and the transformer; what is small beside them runs on the host."""
         return kind in ("text_encoder", "denoise", "denoise_from", "denoise_step")
 
     def machine(self, section: TargetSection) -> dict[str, Any]:
-        """The device topology."""
-        return {"platform": "neuron", "topology": section.topology}
+        """The topology.
+
+        Raises:
+            RecipeError: It is missing or unknown, or the recipe's mesh has another number of devices.
+        """
+        return {"platform": "neuron", "topology": known(section, TOPOLOGIES)}
+
+    def tools(self, section: TargetSection) -> dict[str, str]:
+        """Version of neuronx-cc: the recipe's, or that of the one here."""
+        found = toolchain.find()
+        return {"neuronx-cc": section.compiler or (found.version if found else "not installed")}
 
     def environment(self, machine: Mapping[str, Any], devices: int) -> dict[str, str]:
-        """Nothing beside the scrubbed environment."""
-        return {}
+        """As many host devices as ranks: XLA partitions for them."""
+        return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
 
     def check(self) -> None:
-        """Refuse: this version has no compile step for it."""
-        raise ToolMissing(
-            "this version cannot compile for neuron yet",
-            hint="look at what it would need: ltxbuild plan RECIPE --programs-only",
-        )
+        """Refuse when neuronx-cc is not installed."""
+        if toolchain.find() is None:
+            raise ToolMissing("neuronx-cc is not installed", hint=toolchain.INSTALL)

@@ -21,12 +21,15 @@ class Target(Protocol):
         packages: Packages whose versions code generation depends on; factors of the program key.
         flags: Compiler flags that a recipe's own are laid over.
         backend: Module that the compile process uses for it, see `compiler.backend`.
+        assembler: Module with a function like `neuron.assembly.assemble`, for a compiler that is a program of
+            its own: the compile process then gives what that compiler reads. None where it gives executables.
     """
 
     platform: str
     packages: tuple[str, ...]
     flags: Mapping[str, Any]
     backend: str
+    assembler: str | None
 
     def runs(self, kind: str) -> bool:
         """Whether programs of that kind run on the platform; the others run on the host's CPU beside it."""
@@ -37,6 +40,9 @@ class Target(Protocol):
         Raises:
             RecipeError: The recipe names no machine of this platform.
         """
+
+    def tools(self, section: TargetSection) -> dict[str, str]:
+        """Versions of compilers that are no packages here; a factor of the program key."""
 
     def environment(self, machine: Mapping[str, Any], devices: int) -> dict[str, str]:
         """Variables for compile processes of programs that span so many devices, beside `scrubbed`."""

@@ -58,6 +58,7 @@ class Tpu:
     packages: tuple[str, ...] = ("jax", "jaxlib", "libtpu")
     flags: Mapping[str, Any] = MappingProxyType({})
     backend = "ltxbuild.compiler.tpu"
+    assembler: str | None = None
 
     def runs(self, kind: str) -> bool:
         """Everything."""
@@ -70,6 +71,10 @@ class Tpu:
             RecipeError: It is missing or unknown, or the recipe's mesh has another number of devices.
         """
         return {"platform": "tpu", "topology": known(section, TOPOLOGIES)}
+
+    def tools(self, section: TargetSection) -> dict[str, str]:
+        """None."""
+        return {}
 
     def environment(self, machine: Mapping[str, Any], devices: int) -> dict[str, str]:
         """Keep libtpu from looking for the chips, the other hosts and the metadata server of a cloud.
