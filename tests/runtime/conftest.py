@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import mock_nrt
 import msgspec
 import pytest
 from filelock import FileLock
+from neuron_programs import Files, Mock
 from runtime_helpers import Inside
 
 from ltx_run.bundle import Bundle, decode, encode
@@ -73,3 +75,29 @@ def edit(toy_bundle: Path) -> Callable[..., Path]:
 def inside(capsys: pytest.CaptureFixture[str]) -> Inside:
     """`ltx-run` in this process."""
     return Inside(capsys)
+
+
+@pytest.fixture(scope="session")
+def nrt_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The libnrt for tests, compiled."""
+    return mock_nrt.build(tmp_path_factory.mktemp("nrt"))
+
+
+@pytest.fixture
+def mock(nrt_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """A copy of it that nobody has started, as the one that is found."""
+    folder = tmp_path / "nrt"
+    folder.mkdir()
+    shutil.copy(nrt_library, folder)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(folder))
+    mock = Mock(folder, monkeypatch)
+    mock.set(log=folder / "calls")
+    return mock
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """Weight files of the program in `neuron_programs`."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    return Files(folder)

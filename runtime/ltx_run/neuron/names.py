@@ -1,4 +1,4 @@
-"""Names of a program's tensors in its NEFF: by position, as the builder writes them and the loader binds them.
+"""Names of a program's tensors in its NEFF: by position, as builders write and loaders bind them.
 
 Compilers and loaders of all SDKs have these names as their default, so that a NEFF has them even where the
 names in the graph were not taken over. Tensor names of the plan or of weights never reach the device.
