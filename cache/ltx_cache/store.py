@@ -179,6 +179,10 @@ class Store:
         """
         return self._refs.get(name).manifest
 
+    def ref_with_summary(self, name: str) -> Ref:
+        """Like `ref`, with what was kept beside it."""
+        return self._refs.get(name)
+
     def refs(self) -> list[Ref]:
         """All refs, by name; raises what `ref` does if one is damaged or can't be read."""
         return self._refs.all()

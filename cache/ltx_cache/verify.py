@@ -33,9 +33,11 @@ from ltx_cache.entries import parse_entry
 from ltx_cache.errors import BadEntry, BadName, CorruptBlob, LtxError, MissingBlob
 from ltx_cache.files import reading, sync_folder, writing
 from ltx_cache.layout import Layout
-from ltx_cache.store import Store
+from ltx_cache.store import Ref, Store
 
 Progress = Callable[[int], None]
+Part = Callable[[Ref], Reach | None]
+"""What a ref stands for if the cache is meant to have a part of its bundle only; None for all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,20 @@ class Verified:
     problems: tuple[Problem, ...]
 
 
-def verify(store: Store, reach: Reach, *, repair: bool = False, progress: Progress | None = None) -> Verified:
+def verify(
+    store: Store,
+    reach: Reach,
+    *,
+    part: Part = lambda ref: None,
+    repair: bool = False,
+    progress: Progress | None = None,
+) -> Verified:
     """Check everything in a store.
 
     Args:
         store: The store.
         reach: Reads manifests.
+        part: Reads manifests of bundles that are here in part.
         repair: Remove damaged records, and entries that name missing blobs.
         progress: Told the number of bytes after each blob.
 
@@ -87,21 +97,28 @@ def verify(store: Store, reach: Reach, *, repair: bool = False, progress: Progre
     blobs = list(_blob_files(store.root))
     checker = _Checker(store, repair)
     problems = [problem for path, ref in blobs for problem in checker.blob(path, ref, progress)]
-    problems += [*checker.entries(), *checker.refs(reach)]
+    problems += [*checker.entries(), *checker.refs(reach, part)]
     return Verified(len(blobs), sum(ref.size for _, ref in blobs if ref), checker.count, tuple(problems))
 
 
-def verify_ref(store: Store, name: str, reach: Reach, progress: Progress | None = None) -> Verified:
+def verify_ref(
+    store: Store,
+    name: str,
+    reach: Reach,
+    progress: Progress | None = None,
+    part: Part = lambda ref: None,
+) -> Verified:
     """Check one ref, its manifest and all that the manifest names.
 
     Raises:
         LtxError: The ref is unknown or damaged, or a file can't be read.
     """
-    manifest = store.ref(name)
+    ref = store.ref_with_summary(name)
+    manifest = ref.manifest
     refs, problems = [manifest], list(_check(store, manifest, progress))
     if not problems:
         data = store.open(manifest).read_bytes()
-        refs += dict.fromkeys(reach(data))
+        refs += dict.fromkeys((part(ref) or reach)(data))
         problems = [problem for ref in refs[1:] for problem in _check(store, ref, progress)]
     return Verified(len(refs), sum(ref.size for ref in refs), 1, tuple(problems))
 
@@ -173,16 +190,16 @@ class _Checker:
         missing = [ref.sha256 for ref in blobs if not self._store.has(ref)]
         return f"it names blobs that are missing: {', '.join(missing)}" if missing else None
 
-    def refs(self, reach: Reach) -> Iterator[Problem]:
+    def refs(self, reach: Reach, part: Part) -> Iterator[Problem]:
         """Damaged refs, and refs to manifests that are missing, unreadable or name missing blobs."""
         for path in sorted(self._layout.folder("refs").glob("*.json")):
             self.count += 1
             try:
-                manifest = self._store.ref(path.stem)
+                ref = self._store.ref_with_summary(path.stem)
             except (BadEntry, BadName) as error:
                 yield Problem("ref", path.stem, error.message, self._remove(path))
                 continue
-            reason = self._lack(manifest, reach)
+            reason = self._lack(ref.manifest, part(ref) or reach)
             if reason:
                 yield Problem("ref", path.stem, reason, removed=False)
 

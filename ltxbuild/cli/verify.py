@@ -12,6 +12,7 @@ import click
 from ltx_cache.home import home
 from ltx_cache.store import Store
 from ltx_cache.verify import Progress, Verified, verify, verify_ref
+from ltx_run.acquire import part
 from ltx_run.console import data_console, human_bytes, say
 from ltx_run.contents import contents
 from ltxbuild.cli.options import json_option
@@ -40,9 +41,9 @@ def verify_command(ref: str | None, repair: bool, as_json: bool) -> None:
     store = Store(home())
     with store.in_use(), _bar() as progress:
         if ref is None:
-            found = verify(store, contents, repair=repair, progress=progress)
+            found = verify(store, contents, part=part, repair=repair, progress=progress)
         else:
-            found = verify_ref(store, ref, contents, progress)
+            found = verify_ref(store, ref, contents, progress, part)
     _show(found, as_json=as_json)
     if found.problems:
         raise CacheDamaged(

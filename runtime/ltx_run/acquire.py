@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import msgspec
 
 from ltx_cache.address import Address
-from ltx_cache.errors import LtxError, UnknownBundle
+from ltx_cache.blobref import BlobRef
+from ltx_cache.errors import LtxError, UnknownBundle, UnknownRef
 from ltx_cache.folder_remote import FolderRemote
 from ltx_cache.names import checked_name
 from ltx_cache.receive import Progress
@@ -120,6 +121,12 @@ def origin(ref: Ref) -> Origin | None:
     return None
 
 
+def part(ref: Ref) -> Callable[[bytes], Collection[BlobRef]] | None:
+    """What reads the manifest of a bundle of which some variants were received; None if all were."""
+    known = origin(ref)
+    return None if known is None or known.variants is None else contents_of(known.variants)
+
+
 def local_name(source: Address) -> str:
     """The name in the cache of a bundle that is run by its address; it hides no bundle of another name.
 
@@ -151,10 +158,13 @@ def _remembered(store: Store, order: Order) -> Acquired | None:
 
 def _with_earlier(store: Store, name: str, offer: Offer, variants: Variants) -> Variants:
     """The variants that the cache has under a name from now on: those that came earlier stay."""
-    known = next((ref for ref in store.refs() if ref.name == name and ref.manifest == offer.manifest), None)
-    if known is None or variants is None:
+    try:
+        ref = store.ref_with_summary(name)
+    except UnknownRef:
         return variants
-    earlier = origin(known)
+    if ref.manifest != offer.manifest or variants is None:
+        return variants
+    earlier = origin(ref)
     if earlier is None or earlier.variants is None:
         return None
     return tuple(sorted({*earlier.variants, *variants}))
