@@ -154,7 +154,7 @@ def _made(plan: BuildPlan, item: PlannedProgram, pool: WorkerPool, store: Store)
         chosen.check()
         return pool.compile(name, _job(plan, item), chosen.environment(placement.target, placement.devices))
     assembler = import_module(chosen.assembler)
-    return assembler.assemble(item, store, lambda: lowered(plan, item, pool))  # type: ignore[no-any-return]
+    return assembler.assemble(name, item.key, store, lambda: lowered(plan, item, pool))  # type: ignore[no-any-return]
 
 
 def lowered(plan: BuildPlan, item: PlannedProgram, pool: WorkerPool) -> dict[str, Any]:

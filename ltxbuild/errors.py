@@ -6,6 +6,7 @@ LtxError (ltx_cache.errors)
 ├── UnknownProgram     `--only` names no program of the recipe
 ├── ToolMissing        a package the command needs is not installed
 ├── BuildFailed        a program did not compile: read the log
+├── NeffRefused        a NEFF from elsewhere is not what was exported: export and compile again
 └── CacheDamaged       the cache holds broken files: repair it, then build or pull again
 """
 
@@ -42,6 +43,12 @@ class BuildFailed(LtxError):
     """At least one program did not compile."""
 
     exit_code = 1
+
+
+class NeffRefused(LtxError):
+    """A NEFF from elsewhere that is not of the graph that was exported, or of no use."""
+
+    exit_code = 2
 
 
 class CacheDamaged(LtxError):

@@ -45,6 +45,8 @@ COMMANDS = {
         "tiny_command",
         "Write a tiny random checkpoint in the official layout.",
     ),
+    "export": ("ltxbuild.cli.neuron", "export_command", "Write graphs for Neuron's compiler elsewhere."),
+    "import": ("ltxbuild.cli.neuron", "import_command", "Take back the NEFFs that it made of them."),
     "recipe-schema": (
         "ltxbuild.cli.bundles",
         "schema_command",

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+from jaxlib import _jax
+from jaxlib import xla_client as xla
 
 from ltx_run.bundle import TensorSpec
 from ltx_run.distribution import Distribution
@@ -23,7 +25,7 @@ def devices(machine: Mapping[str, Any], count: int) -> Sequence[jax.Device]:
 
 
 def compile(lowered: Lowered, machine: Mapping[str, Any], flags: Mapping[str, Any]) -> Compiled:
-    """The graph, and what is known of memory before it is compiled."""
+    """The graph, and what is known of it before it is compiled."""
     bytecode = io.BytesIO()
     module: Any = lowered.module.compiler_ir("stablehlo")
     module.operation.write_bytecode(bytecode)
@@ -35,7 +37,14 @@ def compile(lowered: Lowered, machine: Mapping[str, Any], flags: Mapping[str, An
         "temp": 0,
         "code": len(graph),
     }
-    return Compiled(code=graph, runtime="", features=(), memory=memory, flops=0.0)
+    return Compiled(code=graph, runtime="", features=(), memory=memory, flops=_flops(graph))
+
+
+def _flops(graph: bytes) -> float:
+    """Floating-point operations of one rank, as XLA counts them."""
+    client: Any = jax.devices()[0].client
+    module = xla.XlaComputation(graph).get_hlo_module()
+    return float(_jax.hlo_module_cost_analysis(client, module)["flops"])
 
 
 def _part_bytes(record: TensorSpec, mesh: Mapping[str, int]) -> int:

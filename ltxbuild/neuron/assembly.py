@@ -21,17 +21,19 @@ from ltxbuild.neuron import toolchain
 from ltxbuild.neuron.command import command, environment
 from ltxbuild.neuron.compile import compile_graph
 from ltxbuild.plan.keys import graph_key
-from ltxbuild.plan.planner import PlannedProgram
 from ltxbuild.plan.results import look_up
+
+Lower = Callable[[], dict[str, Any]]
 
 
 class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What neuronx-cc reads, and what the program's record says of its tensors."""
+    """What neuronx-cc reads, and what the program's record says of it."""
 
     code: Blob
     inputs: tuple[WeightInput | TensorInput, ...]
     outputs: tuple[TensorSpec, ...]
     memory: Memory
+    flops: float
 
 
 class Neff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,11 +42,12 @@ class Neff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     code: Blob
 
 
-def assemble(item: PlannedProgram, store: Store, lower: Callable[[], dict[str, Any]]) -> Mapping[str, Any]:
+def assemble(name: str, program: Key, store: Store, lower: Lower) -> Mapping[str, Any]:
     """The executable of a program, and what its record says beside what the plan knows.
 
     Args:
-        item: The program.
+        name: Of the program, for messages and the log.
+        program: Its key.
         store: Where graphs and NEFFs are kept.
         lower: Makes the graph, as the compile process gives it.
 
@@ -53,23 +56,22 @@ def assemble(item: PlannedProgram, store: Store, lower: Callable[[], dict[str, A
         BuildFailed: The compiler refused the graph.
     """
     started = time.monotonic()
-    graph = lowered(item.key, store, lower)
+    graph = lowered(program, store, lower)
     lowered_at = time.monotonic()
-    key = neff_key(graph, item)
+    key = neff_key(program, graph)
     found = look_up(store, key, Neff)
     if isinstance(found, Hit):
         neff = msgspec.convert(found.value, Neff)
     else:
-        compiler = _compiler(version(item))
+        compiler = _compiler(version(program))
         with store.lock("neuronx-cc"):  # each takes tens of gigabytes
-            neff = keep(key, _compile(item, graph, compiler, store), store)
-    machine = f"lnc{item.placement.flags['lnc']}"
+            neff = keep(key, _compile(name, program, graph, compiler, store), store)
     return {
         "executable": msgspec.to_builtins(neff.code),
-        "runtime": f"neuronx-cc {version(item)}",
-        "features": [item.placement.target["topology"], machine],
+        "runtime": f"{toolchain.NAME} {version(program)}",
+        "features": [topology(program), f"lnc{flags(program)['lnc']}"],
         "memory": {**msgspec.to_builtins(graph.memory), "code": neff.code.size},
-        "flops": 0.0,
+        "flops": graph.flops,
         "inputs": msgspec.to_builtins(graph.inputs),
         "outputs": msgspec.to_builtins(graph.outputs),
         "reused": isinstance(found, Hit),
@@ -77,63 +79,81 @@ def assemble(item: PlannedProgram, store: Store, lower: Callable[[], dict[str, A
     }
 
 
-def lowered(program: Key, store: Store, lower: Callable[[], dict[str, Any]]) -> Graph:
-    """The graph of the program with a key, made if the store lacks it."""
-    key = graph_key(program)
-    found = look_up(store, key, Graph)
-    if isinstance(found, Hit):
-        return msgspec.convert(found.value, Graph)
+def lowered(program: Key, store: Store, lower: Lower) -> Graph:
+    """The graph of a program, made if the store lacks it."""
+    found = kept_graph(program, store)
+    if found is not None:
+        return found
     made = lower()
-    parts = {name: made[name] for name in ("inputs", "outputs", "memory")}
+    parts = {name: made[name] for name in ("inputs", "outputs", "memory", "flops")}
     for record in parts["inputs"]:
         if record["kind"] == "tensor":
             record["donated"] = False  # a NEFF's results have memory of their own
     graph = msgspec.convert({"code": made["executable"], **parts}, Graph)
-    store.put_entry(key, msgspec.to_builtins(graph), [_ref(graph.code)])
+    store.put_entry(graph_key(program), msgspec.to_builtins(graph), [ref(graph.code)])
     return graph
 
 
-def version(item: PlannedProgram) -> str:
+def kept_graph(program: Key, store: Store) -> Graph | None:
+    """The graph of a program, if the store has it."""
+    found = look_up(store, graph_key(program), Graph)
+    return msgspec.convert(found.value, Graph) if isinstance(found, Hit) else None
+
+
+def flags(program: Key) -> dict[str, Any]:
+    """Flags of the compiler."""
+    found = program.values["flags"]
+    assert isinstance(found, dict)
+    return found
+
+
+def topology(program: Key) -> str:
+    """The chip."""
+    found = program.values["target"]
+    assert isinstance(found, dict)
+    return str(found["topology"])
+
+
+def version(program: Key) -> str:
     """The compiler's version that is planned with."""
-    tools = item.key.values["tools"]
-    assert isinstance(tools, dict)
-    return str(tools[toolchain.NAME])
+    found = program.values["tools"]
+    assert isinstance(found, dict)
+    return str(found[toolchain.NAME])
 
 
-def arguments(item: PlannedProgram) -> list[str]:
-    """What neuronx-cc is called with."""
-    return command(item.placement.flags, item.placement.target["topology"])
-
-
-def neff_key(graph: Graph, item: PlannedProgram) -> Key:
+def neff_key(program: Key, graph: Graph) -> Key:
     """Key of a NEFF: everything that the compiler reads, and which one it is."""
-    flags, topology = item.placement.flags, item.placement.target["topology"]
     factors: dict[str, Any] = {
         "graph": graph.code.sha256,
-        "arguments": arguments(item),
-        "environment": environment(flags, topology),
-        "compiler": version(item),
+        "arguments": command(flags(program), topology(program)),
+        "environment": environment(flags(program), topology(program)),
+        "compiler": version(program),
     }
     return Key("neff", tuple(Factor(name, value) for name, value in factors.items()))
 
 
 def keep(key: Key, data: bytes, store: Store) -> Neff:
     """Publish a NEFF."""
-    ref = store.put_bytes(data)
-    neff = Neff(Blob(sha256=ref.sha256, size=ref.size))
-    store.put_entry(key, msgspec.to_builtins(neff), [ref])
+    blob = store.put_bytes(data)
+    neff = Neff(Blob(sha256=blob.sha256, size=blob.size))
+    store.put_entry(key, msgspec.to_builtins(neff), [blob])
     return neff
 
 
-def _compile(item: PlannedProgram, graph: Graph, compiler: toolchain.Compiler, store: Store) -> bytes:
-    flags, topology = item.placement.flags, item.placement.target["topology"]
+def ref(blob: Blob) -> BlobRef:
+    """A manifest's blob as the store's."""
+    return BlobRef(blob.sha256, blob.size)
+
+
+def _compile(name: str, program: Key, graph: Graph, compiler: toolchain.Compiler, store: Store) -> bytes:
+    chosen, chip = flags(program), topology(program)
     return compile_graph(
-        item.spec.id,
-        store.open(_ref(graph.code)),
-        [str(compiler.path), *arguments(item)],
-        environment(flags, topology),
-        flags["lnc"],
-        store.log_path(item.spec.id),
+        name,
+        store.open(ref(graph.code)),
+        [str(compiler.path), *command(chosen, chip)],
+        environment(chosen, chip),
+        chosen["lnc"],
+        store.log_path(name),
     )
 
 
@@ -148,7 +168,3 @@ def _compiler(wanted: str) -> toolchain.Compiler:
             hint="install the other version, or change target.compiler in the recipe",
         )
     return found
-
-
-def _ref(blob: Blob) -> BlobRef:
-    return BlobRef(blob.sha256, blob.size)
