@@ -11,7 +11,7 @@ from ltx_run import bundle as manifest
 from ltxbuild import __version__
 from ltxbuild.plan.keys import compiler_versions
 from ltxbuild.plan.planner import BuildPlan
-from ltxbuild.plan.sources import source_digest
+from ltxbuild.plan.sources import remembered, source_digest
 from ltxbuild.programs import MODULES
 from ltxbuild.recipe import Recipe
 from ltxbuild.targets import target
@@ -30,6 +30,8 @@ def publish(
     Returns:
         The manifest's blob; its digest names the bundle.
     """
+    with remembered(store):
+        provenance = _provenance(plan, files)
     bundle = manifest.Bundle(
         name=plan.recipe.name,
         recipe=public_recipe(plan.recipe),
@@ -46,7 +48,7 @@ def publish(
         programs=dict(programs),
         weights=dict(weights),
         tokenizer=manifest.Blob(sha256=tokenizer.sha256, size=tokenizer.size),
-        provenance=_provenance(plan, files),
+        provenance=provenance,
     )
     blob = store.put_bytes(manifest.encode(bundle))
     store.set_ref(plan.recipe.name, blob)

@@ -10,6 +10,7 @@ from ltx_cache.store import Store
 from ltxbuild.components import ModelConfig
 from ltxbuild.errors import RecipeError
 from ltxbuild.plan.planner import BuildPlan, plan_build
+from ltxbuild.plan.sources import remembered
 from ltxbuild.plan.tables import Tables
 from ltxbuild.recipe import LoraSection, Recipe, load
 from ltxbuild.synthetic.shipped import shipped_config
@@ -67,6 +68,11 @@ def planned(recipe: Recipe, *, programs_only: bool) -> Planned:
         LtxError: The recipe, the checkpoint or the store can't be used.
     """
     store = Store(home())
+    with remembered(store):
+        return _planned(recipe, store, programs_only=programs_only)
+
+
+def _planned(recipe: Recipe, store: Store, *, programs_only: bool) -> Planned:
     if programs_only:
         return Planned(plan_build(recipe, _shipped(recipe), store, None), store, None, {})
     checkpoint = locate(

@@ -34,6 +34,7 @@ What such a compiler reads is a result too, of kind `graph`, and depends on neit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -115,6 +116,7 @@ def _code(chosen: Target) -> list[str]:
     return [chosen.backend, *([chosen.assembler] if chosen.assembler else [])]
 
 
+@cache
 def compiler_versions(platform: str) -> dict[str, str]:
     """Installed versions of the packages whose code generation a program depends on."""
     versions = {}

@@ -1,15 +1,26 @@
 """Digest of the builder's own source files that reach a module.
 
 A program must be rebuilt when the code that makes it changes, and only then. The import graph inside the
-package is read from the sources, so the digest needs no import of the modules (and no jax).
+package is read from the sources, so the digest needs no import of the modules (and no jax). What is read off
+a file is known by its content, and `remembered` keeps it for later processes: parsing would take longer
+than the rest of a plan.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+
+import msgspec
+
+from ltx_cache.errors import StoreNotWritable
+from ltx_cache.key import Factor, Key
+from ltx_cache.store import Hit, Store
 
 PACKAGE = "ltxbuild"
 _ROOT = Path(__file__).parents[1]
@@ -44,18 +55,50 @@ def reached_modules(*modules: str) -> tuple[str, ...]:
     return tuple(sorted(reached))
 
 
+@contextmanager
+def remembered(store: Store) -> Iterator[None]:
+    """Take what an earlier process has read off the same files, and keep what is read during the block."""
+    key = Key("sources", (Factor("python", list(sys.version_info[:2])), Factor("form", 1)))
+    found = store.lookup(key)
+    known = set[str]()
+    if isinstance(found, Hit):
+        with suppress(msgspec.ValidationError):  # another version keeps it in another form
+            scans = msgspec.convert(found.value, dict[str, tuple[str, tuple[str, ...]]])
+            known = set(scans)
+            _BY_CONTENT.update(scans)
+    yield
+    if known != set(_BY_CONTENT):
+        with suppress(StoreNotWritable):
+            store.put_entry(key, _BY_CONTENT if len(_BY_CONTENT) < MANY else {}, [])
+
+
+MANY = 2000
+"""Files after which all are forgotten: editing makes new ones all the time."""
+
+_BY_CONTENT: dict[str, tuple[str, tuple[str, ...]]] = {}
+"""By sha256 of a file: digest of its syntax tree, and what it imports from the package."""
+
+
 @cache
 def _scan(module: str) -> tuple[str, tuple[str, ...]]:
     """Digest of one module's syntax tree and the package modules it imports."""
-    path = _path(module)
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    data = _path(module).read_bytes()
+    content = hashlib.sha256(data).hexdigest()
+    if content not in _BY_CONTENT:
+        _BY_CONTENT[content] = _read(data)
+    digest, imports = _BY_CONTENT[content]
+    return digest, tuple(name for name in imports if _exists(name))
+
+
+def _read(data: bytes) -> tuple[str, tuple[str, ...]]:
+    tree = ast.parse(data)
     imports = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             imports += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             imports += [alias.name for alias in node.names]
-    inside = tuple(sorted({name for name in imports if name.startswith(f"{PACKAGE}.") and _exists(name)}))
+    inside = tuple(sorted({name for name in imports if name.startswith(f"{PACKAGE}.")}))
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), inside
 
 
@@ -64,5 +107,6 @@ def _path(module: str) -> Path:
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
+@cache
 def _exists(module: str) -> bool:
     return _path(module).is_file()

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from bundles import fake_bundle
+from bundles import blobs_of, fake_bundle
 
 from ltx_cache.key import Factor, Key
 from ltx_cache.store import Store
@@ -38,10 +39,12 @@ def plan(store: Store, files: dict[str, str] | None = FILES, **changes: Any) -> 
 
 def fill(store: Store, made: BuildPlan) -> None:
     """Let every key of a plan have a result."""
-    blob = store.put_bytes(b"result")
-    for item in (*made.programs.values(), *made.weights.values()):
-        assert item.key is not None
-        store.put_entry(item.key, {}, [blob])
+    any_bundle = fake_bundle(store)
+    (program,), (weights,) = any_bundle.programs.values(), any_bundle.weights.values()
+    for items, record in ((made.programs, program), (made.weights, weights)):
+        for item in items.values():
+            assert item.key is not None
+            store.put_entry(item.key, msgspec.to_builtins(record), blobs_of(record))
 
 
 def by_name(items: list[Explanation]) -> dict[str, Explanation]:
@@ -89,7 +92,10 @@ def test_a_lost_blob_is_the_reason(store: Store) -> None:
     fill(store, made)
     for path in (store.root / "blobs").glob("*/*"):
         path.unlink()
-    assert {item.reason for item in explain(plan(store), store)} == {"1 of 1 blobs are gone"}
+    assert {item.reason for item in explain(plan(store), store)} == {
+        "1 of 1 blobs are gone",
+        "3 of 3 blobs are gone",
+    }
 
 
 def test_without_a_checkpoint_weights_have_no_key(store: Store) -> None:

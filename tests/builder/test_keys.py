@@ -111,7 +111,7 @@ def test_splitting_changes_split_components_only(tmp_path: Path) -> None:
 def test_another_compiler_changes_every_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The compiler's version is a factor of all programs."""
     base = planned(tmp_path)
-    monkeypatch.setattr(keys, "version", lambda package: "0.99.0")
+    monkeypatch.setattr(keys, "compiler_versions", lambda platform: {"jaxlib": "0.99.0"})
     assert changed(base, planned(tmp_path)) == {name for name in base if name.startswith("program")}
 
 

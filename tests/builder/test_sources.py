@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import ltxbuild
+from ltx_cache.store import Store
+from ltxbuild.plan import sources
 from ltxbuild.plan.sources import reached_modules, source_digest
 from ltxbuild.programs import MODULES
 
@@ -61,3 +65,38 @@ def test_a_program_reaches_its_model_and_no_command_line() -> None:
     assert not [
         name for name in reached if name.startswith(("ltxbuild.cli", "ltxbuild.recipe", "ltxbuild.build"))
     ]
+
+
+def test_what_was_read_is_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later process parses nothing, comes to the same digest, and reads again what has changed."""
+    expected = source_digest(*MODULES.values())
+    parsed: list[bytes] = []
+    read = sources._read
+
+    def spy(data: bytes) -> tuple[str, tuple[str, ...]]:
+        parsed.append(data)
+        return read(data)
+
+    monkeypatch.setattr(sources, "_read", spy)
+    counts = []
+    for forget in (lambda: None, lambda: None, lambda: sources._BY_CONTENT.popitem()):
+        sources._scan.cache_clear()
+        sources._BY_CONTENT.clear()
+        parsed.clear()
+        with sources.remembered(store):
+            forget()
+            assert source_digest(*MODULES.values()) == expected
+        counts.append(len(parsed))
+    assert counts[0] > 20
+    assert counts[1:] == [0, 1]
+
+
+def test_what_is_remembered_in_another_form_is_read_again(store: Store) -> None:
+    """Another version's notes cost time, not results."""
+    with sources.remembered(store):
+        expected = source_digest(MODULES["denoise"])
+    (key,) = store.entries("sources")
+    store.put_entry(key, {"x": 1}, [])
+    sources._scan.cache_clear()
+    with sources.remembered(store):
+        assert source_digest(MODULES["denoise"]) == expected
