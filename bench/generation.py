@@ -86,7 +86,7 @@ def _commands(
     builder = str(BIN / "ltxbuild")
     _quiet([builder, "compile", str(subject.recipe), *files], env)
     variant = json.loads(_quiet([builder, "show", subject.bundle, "--json"], env))["variants"]["default"]
-    sigmas = next(s["values"] for s in variant["plan"]["steps"] if s.get("outputs") == ["sigmas.stage1"])
+    sigmas = next(s["values"] for s in variant["plan"] if s.get("outputs") == ["sigmas.stage1"])
     size = [str(variant[name]) for name in ("height", "width", "frames")]
     peer = [sys.executable, str(ROOT / "bench/torch_peer.py"), str(subject.folder), "--size", *size]
     peer += ["--output", str(folder / "peer.mp4"), "--sigmas", *map(repr, sigmas)]
