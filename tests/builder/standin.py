@@ -17,6 +17,7 @@ from typing import Any
 import ltxbuild.build
 from ltx_cache.key import Factor, Key
 from ltx_cache.store import Store
+from ltx_run.console import guarded
 from ltxbuild.cli.main import cli
 
 RECIPE = Path(__file__).parents[2] / "recipes/cpu_tiny.yaml"
@@ -78,4 +79,4 @@ def compile_tiny(checkpoint: Path, height: int = 128) -> None:
 
 if __name__ == "__main__":
     install()
-    compile_tiny(Path(sys.argv[1]))
+    guarded(lambda: compile_tiny(Path(sys.argv[1])))

@@ -185,6 +185,20 @@ def test_nothing_goes_while_somebody_reads(filled: Store) -> None:
     assert filled.has(filled.ref("new"))
 
 
+def test_a_clock_that_went_back_costs_nothing(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What seems to come from the future is not old, is found, and can be replaced."""
+    past = time.time() - 10 * 365 * DAY
+    monkeypatch.setattr(time, "time", lambda: past)
+    before = hits(filled)
+    assert not {path.stem for path in garbage(filled, reach, Limits(older_than=DAY)).entries} & {
+        key(name).digest for name in before
+    }
+    filled.put_entry(key(b"latest"), None, [filled.put_bytes(b"latest")])
+    collect(filled, reach, Limits(older_than=DAY))
+    assert hits(filled) == before
+    assert verify(filled, reach).problems == ()
+
+
 def test_a_store_in_use_is_left_alone(filled: Store) -> None:
     """When the time is up nothing has been removed, and the error says who to look for."""
     before = blobs(filled)
