@@ -10,7 +10,7 @@ from __future__ import annotations
 from ltx_run.neuron.names import input_name, output_name
 from ltxbuild.neuron.groups import groups, legacy
 from ltxbuild.neuron.hlo import Computation, Instruction, InstructionField, Module, read, write
-from ltxbuild.neuron.operations import IDLE, Unsupported, check, origin
+from ltxbuild.neuron.operations import IDLE, Unsupported, check, has_line, origin
 from ltxbuild.neuron.wire import Field, encode
 
 COLLECTIVES = ("all-reduce", "all-gather")
@@ -71,7 +71,7 @@ def _body(call: Instruction) -> tuple[list[Instruction], Instruction]:
                 [copies[operand] for operand in item.operands],
                 list(item.called),
                 list(item.rest),
-                item.metadata,
+                item.metadata if has_line(item) else call.metadata,
             )
             body.append(copies[item])
     return body, copies[callee.root]

@@ -22,9 +22,9 @@ LIMIT = 4 * 3600.0
 """Seconds that a compile may take; the longest that are known of took half an hour."""
 TAIL = 15
 """Lines of a failed compile's log that are shown."""
-MEMORY = "memory ran out: use a machine with more, or close what else runs on it"
+MEMORY = "memory ran out, most likely: use a machine with more, or end what else runs on it"
 REASONS = (
-    (r"F137|Killed", MEMORY),
+    (r"F137|Killed|signal 9\b", MEMORY),
     (r"EVRF007|EBVF030|EXTP004", "too many instructions: compile a smaller variant, or with optlevel 1"),
     (r"EVRF009|EOOM00[12]|EXSP001", "it would not fit into the device's memory: compile a smaller variant"),
     (r"EUOC002|EVRF001", "this version doesn't know an operation of the graph: the log names it"),
@@ -63,7 +63,9 @@ def compile_graph(
         said = _kept_log(folder, command, log)
         problem = _exit(code) or _result(folder / NEFF, lnc)
         if problem:
-            reason = next((text for pattern, text in REASONS if re.search(pattern, said)), None)
+            reason = next(
+                (text for pattern, text in REASONS if re.search(pattern, f"{problem} {said}")), None
+            )
             tail = "\n    ".join(said.splitlines()[-TAIL:])
             because = f" ({reason})" if reason else ""
             raise BuildFailed(f"{name}: {problem}{because}\n    {tail}", hint=f"the whole log: {log}")
@@ -113,7 +115,7 @@ def _exit(code: int | None) -> str | None:
     if code is None:
         return f"neuronx-cc was still at it after {LIMIT:.0f} s and was ended"
     if code < 0:
-        return f"neuronx-cc was killed by signal {-code}{f'; {MEMORY}' if code == -signal.SIGKILL else ''}"
+        return f"neuronx-cc was killed by signal {-code}"
     return f"neuronx-cc ended with exit code {code}" if code else None
 
 

@@ -35,6 +35,8 @@ IDLE = frozenset({_I.SHARDING, _I.ATTRIBUTES, _I.CHANNEL, _I.GLOBAL_IDS, *FORMS,
 """Fields that say nothing of one rank's arithmetic, or are written anew: sharding, notes, groups."""
 
 MODEL = "ltxbuild/model/"
+PATH, FRAME = 2, 15
+"""Fields of `OpMetadata`."""
 
 
 class Unsupported(ValueError):
@@ -65,12 +67,17 @@ def _problem(instruction: Instruction) -> str | None:
     return None
 
 
+def has_line(instruction: Instruction) -> bool:
+    """Whether an instruction says where it comes from; those of functions that jax keeps for reuse don't."""
+    return any(number == FRAME for number, _ in fields(instruction.metadata))
+
+
 def origin(instruction: Instruction, module: Module) -> str:
     """File and line of the innermost frame in the model's code, and the operation's path in the program."""
     once = dict(fields(instruction.metadata))
-    path = once.get(2, b"")
+    path = once.get(PATH, b"")
     assert isinstance(path, bytes)
-    frame = once.get(15, 0)
+    frame = once.get(FRAME, 0)
     assert isinstance(frame, int)
     lines = _stack(module.frames, frame)
     inside = [MODEL + line.partition(MODEL)[2] for line in lines if MODEL in line] or lines

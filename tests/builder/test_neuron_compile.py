@@ -1,0 +1,258 @@
+"""Compiling with a stand-in for neuronx-cc: what it is called with, how it fails, what is kept."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import neuronx_cc
+import pytest
+
+from ltx_cache.key import Factor, Key
+from ltx_cache.store import Hit, Store
+from ltx_run.neuron.neff import HEADER_SIZE
+from ltxbuild.errors import BuildFailed, RecipeError, ToolMissing
+from ltxbuild.neuron import assembly, compile, toolchain
+from ltxbuild.neuron.command import command
+from ltxbuild.plan.keys import graph_key
+from ltxbuild.plan.planner import BuildPlan, plan_build
+from ltxbuild.recipe import load
+from ltxbuild.synthetic.shipped import shipped_config
+from ltxbuild.targets import target
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+FLAGS = dict(target("neuron").flags)
+GRAPH = b"a graph"
+Install = Callable[..., Path]
+
+
+def key(**changes: Any) -> Key:
+    """Key of a program, as far as the assembler reads it."""
+    factors = {
+        "program": "denoise_step",
+        "mesh": [["tp", 4]],
+        "target": {"platform": "neuron", "topology": "trn2"},
+        "flags": FLAGS,
+        "tools": {"neuronx-cc": neuronx_cc.VERSION},
+        "sources": "0",
+    } | changes
+    return Key("program", tuple(Factor(name, value) for name, value in factors.items()))
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Puts a stand-in on the PATH and returns its folder; without a call there is none."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setattr(toolchain.sys, "executable", "/usr/bin/python3")
+
+    def chosen(mode: str = "good", **options: str) -> Path:
+        folder = neuronx_cc.install(tmp_path / f"bin-{time.monotonic_ns()}", mode, **options)
+        monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+        return folder
+
+    return chosen
+
+
+class Lower:
+    """The compile process, which counts how often it is asked."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.count = 0
+
+    def __call__(self) -> dict[str, Any]:
+        self.count += 1
+        blob = self.store.put_bytes(GRAPH)
+        tensor = {
+            "kind": "tensor",
+            "name": "video",
+            "shape": [1, 2],
+            "dtype": "float32",
+            "spec": [None, None],
+        }
+        return {
+            "executable": {"sha256": blob.sha256, "size": blob.size},
+            "runtime": "",
+            "features": [],
+            "memory": {"arguments": 8, "outputs": 8, "temp": 0, "code": 7},
+            "flops": 1.0,
+            "inputs": [{**tensor, "donated": True}],
+            "outputs": [{name: value for name, value in tensor.items() if name != "kind"}],
+            "reused": False,
+            "seconds": {"lower": 1.0, "compile": 0.0},
+        }
+
+
+def test_a_neff_is_made_of_the_graph(store: Store, install: Install) -> None:
+    """The bundle's executable is the compiler's file as it is; its parts are not kept for results."""
+    install()
+    made = assembly.assemble("denoise", key(), store, Lower(store))
+    data = store.put_bytes(neuronx_cc.neff(GRAPH))
+    assert made["executable"] == {"sha256": data.sha256, "size": HEADER_SIZE + len(GRAPH)}
+    assert made["runtime"] == f"neuronx-cc {neuronx_cc.VERSION}"
+    assert made["features"] == ["trn2", "lnc2"]
+    assert made["inputs"][0]["donated"] is False
+    assert made["memory"]["code"] == data.size
+    assert "compiler log" in store.log_path("denoise").read_text()
+
+
+def test_the_compiler_runs_apart(store: Store, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of its own that is gone afterwards, without variables that would change the code."""
+    for name in ("NEURON_CC_FLAGS", "NEURON_SCRATCHPAD_PAGE_SIZE", "XLA_FLAGS", "JAX_PLATFORMS", "TF_CPP_X"):
+        monkeypatch.setenv(name, "1")
+    folder = install()
+    assembly.assemble("denoise", key(), store, Lower(store))
+    (call,) = neuronx_cc.calls(folder)
+    environment = call["environment"]
+    assert isinstance(environment, dict)
+    neuron = {name: value for name, value in environment.items() if name.startswith("NEURON")}
+    assert neuron == {"NEURON_PLATFORM_TARGET_OVERRIDE": "trn2", "NEURON_LOGICAL_NC_CONFIG": "2"}
+    assert not {name for name in environment if name.startswith(("XLA_", "JAX_", "TF_"))}
+    assert environment["PATH"] == os.environ["PATH"]
+    assert not Path(str(call["folder"])).exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("refuses", r"exit code 70 \(this version doesn't know an operation"),
+        ("memory", r"exit code 70 \(memory ran out"),
+        ("killed", r"killed by signal 9 \(memory ran out"),
+        ("hangs", "still at it after 1 s"),
+        ("wrong_lnc", "for logical cores of 1 physical ones, 2 were asked for"),
+        ("nothing", "left no NEFF"),
+        ("broken", "no NEFF: archive of kind"),
+        ("torn", "the NEFF's archive has 7 bytes, 4 are there"),
+    ],
+)
+def test_a_failure_is_told_and_never_kept(
+    mode: str, said: str, store: Store, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why, and where the log is; the next try compiles anew, and lowers nothing again."""
+    monkeypatch.setattr(compile, "LIMIT", 1.0)
+    install(mode)
+    lower = Lower(store)
+    with pytest.raises(BuildFailed, match=said) as caught:
+        assembly.assemble("denoise", key(), store, lower)
+    log = store.log_path("denoise")
+    assert str(log) in str(caught.value.hint)
+    assert "compiler log" in log.read_text()
+    assert list(store.entries("neff")) == []
+    install("good")
+    assert not assembly.assemble("denoise", key(), store, lower)["reused"]
+    assert lower.count == 1
+
+
+def test_what_hangs_is_ended_with_all_it_started(
+    store: Store, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process of its group is left."""
+    started: list[Any] = []
+    popen = compile.subprocess.Popen
+    monkeypatch.setattr(
+        compile.subprocess, "Popen", lambda *args, **more: started.append(popen(*args, **more)) or started[-1]
+    )
+    monkeypatch.setattr(compile, "LIMIT", 0.5)
+    install("hangs")
+    with pytest.raises(BuildFailed):
+        assembly.assemble("denoise", key(), store, Lower(store))
+    with pytest.raises(ProcessLookupError):
+        os.killpg(started[-1].pid, 0)
+
+
+@pytest.mark.parametrize("mode", [None, "stub"])
+def test_without_a_compiler_the_graph_is_kept(mode: str | None, store: Store, install: Install) -> None:
+    """The stub of PyPI counts as none. Where the compiler is, only the compile remains."""
+    if mode:
+        install(mode)
+    assert toolchain.find() is None
+    lower = Lower(store)
+    program = key(tools={"neuronx-cc": "not installed"})
+    with pytest.raises(ToolMissing, match="not installed"):
+        assembly.assemble("denoise", program, store, lower)
+    assert isinstance(store.lookup(graph_key(program)), Hit)
+    install()
+    assembly.assemble("denoise", key(), store, lower)
+    assert lower.count == 1
+
+
+def test_another_version_than_the_recipes_is_refused(store: Store, install: Install) -> None:
+    """Both are named."""
+    install(version="2.23.6484.0+3b612583")
+    with pytest.raises(
+        ToolMissing, match=r"asks for neuronx-cc 2\.24.*2\.23\.6484\.0\+3b612583 is installed"
+    ):
+        assembly.assemble("denoise", key(), store, Lower(store))
+
+
+def test_a_neff_serves_all_sources_with_that_graph(store: Store, install: Install) -> None:
+    """A change of the builder's code that changes no graph costs no compile."""
+    folder = install()
+    assembly.assemble("denoise", key(), store, Lower(store))
+    again = assembly.assemble("denoise", key(sources="1"), store, Lower(store))
+    assert again["reused"]
+    assert len(neuronx_cc.calls(folder)) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"flags": {**FLAGS, "optlevel": 2}},
+        {"flags": {**FLAGS, "lnc": 1}},
+        {"tools": {"neuronx-cc": "2.24.8799.0"}},
+        {"target": {"platform": "neuron", "topology": "trn3"}},
+    ],
+)
+def test_what_the_compiler_reads_is_in_the_key(change: dict[str, Any], store: Store) -> None:
+    """Arguments, environment and version; the graph is the same for all flags and versions."""
+    graph = assembly.lowered(key(), store, Lower(store))
+    assert assembly.neff_key(key(), graph).digest != assembly.neff_key(key(**change), graph).digest
+    if "target" not in change:
+        assert graph_key(key()).digest == graph_key(key(**change)).digest
+
+
+def plan(recipe: str, store: Store) -> BuildPlan:
+    """Plan of a shipped recipe."""
+    files = {"model": "a" * 64, "text_encoder/model.safetensors": "b" * 64, "upsampler": "c" * 64}
+    return plan_build(load(RECIPES / recipe), shipped_config("ltx-2.3-22b"), store, files)
+
+
+def test_arguments_of_the_shipped_recipe(store: Store, install: Install) -> None:
+    """Word by word: a list, no shell, values that look like options joined to their names."""
+    found = {
+        item.spec.kind: command(assembly.flags(item.key), assembly.topology(item.key))
+        for item in plan("trn2_halfres.yaml", store).programs.values()
+        if item.placement.platform == "neuron"
+    }
+    files = ["--output", "graph.neff", "--logfile", "log-neuron-cc.txt", "--verbose", "35"]
+    start = ["compile", "graph.hlo", "--framework", "XLA", "--target", "trn2", *files, "--auto-cast", "none"]
+    middle = ["--enable-fast-loading-neuron-binaries", "--lnc", "2", "--model-type", "transformer", "-O1"]
+    overlap = "--tensorizer-options=--enable-ccop-compute-overlap"
+    dma = "--cc-pipeline-tiling-factor=1 --vectorize-strided-dma --enable-scalar-dge-vectorization"
+    assert found == {
+        "denoise_step": [*start, *middle, overlap],
+        "text_encoder": [*start, *middle, f"{overlap} {dma}"],
+    }
+
+
+def test_an_option_of_the_build_is_not_the_recipes() -> None:
+    """Such as where the result goes."""
+    with pytest.raises(RecipeError, match=r"flags\.output can't be set"):
+        command({**FLAGS, "output": "elsewhere"}, "trn2")
+    assert "--lnc" not in command({**FLAGS, "lnc": False}, "trn2")
+
+
+def test_recipes_share_programs_and_weights(store: Store, install: Install) -> None:
+    """Half and full size and the first of two stages: one set of weight files, no program twice."""
+    half, full, both = (plan(f"trn2_{name}.yaml", store) for name in ("halfres", "fullres", "two_stage"))
+    weights = {item.weights["transformer"].key for item in (half, full, both)}
+    assert len(weights) == 1
+    shared = "text_encoder", "denoise_step.4x6x8a26f24"
+    assert all(half.programs[name].key == both.programs[name].key for name in shared)
+    kinds = {item.spec.kind for item in half.programs.values() if item.placement.platform == "neuron"}
+    assert kinds == {"text_encoder", "denoise_step"}
+    assert {item.forms.layers for item in half.programs.values() if item.spec.kind in kinds} == {"unroll"}
+    assert {item.forms.attention for item in full.programs.values() if item.spec.kind in kinds} == {"plain"}

@@ -1,0 +1,151 @@
+"""The graphs that Neuron's compiler gets: their form, their operations, and what they compute."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ltxbuild.neuron import hlo
+from ltxbuild.neuron.groups import FORMS, groups
+from ltxbuild.neuron.hlo import InstructionField, Module
+from ltxbuild.neuron.operations import OPERATIONS
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "tests/neuron_tools/replicas.py"
+KINDS = ("text_encoder", "denoise_step")
+SUMS_PER_BLOCK = 14
+"""Eight outputs of attention and feed-forward layers, and the norms of six attentions."""
+OLD_JAXLIB = "0.4.30"
+PARSE = """
+import sys
+from jaxlib import xla_client
+for path in sys.argv[1:]:
+    text = xla_client.XlaComputation(open(path, "rb").read()).as_hlo_text()
+    print(*map(text.count, (" all-reduce(", "replica_groups={{0,1,2,3}}", "neff_input_names")))
+"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the script found, and where it left the graphs."""
+
+    folder: Path
+    found: dict[str, dict[str, object]]
+
+    def module(self, kind: str) -> Module:
+        return hlo.read((self.folder / f"{kind}.hlo").read_bytes())
+
+
+def script(folder: Path, *arguments: str, **environment: str) -> dict[str, dict[str, object]]:
+    """Run the script."""
+    done = subprocess.run(
+        [sys.executable, SCRIPT, folder, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **environment},
+    )
+    found: dict[str, dict[str, object]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """Tiny programs of both components, in f32."""
+    folder = tmp_path_factory.mktemp("graphs")
+    return Report(folder, script(folder, "compare", *KINDS))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_four_replicas_compute_what_one_device_does(report: Report, kind: str) -> None:
+    """The very bytes that the compiler gets, executed with a share of the weights on each replica."""
+    found = report.found[kind]
+    cosines = found["cosines"]
+    assert isinstance(cosines, list)
+    assert min(cosines) >= 0.9999
+    assert len(cosines) == 2
+    assert found["ranks_agree"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_known_operations_and_groups_of_all_ranks(report: Report, kind: str) -> None:
+    """No loop, no rank's number, no custom call; groups where older XLA looks for them."""
+    module = report.module(kind)
+    found = Counter(item.opcode for item in module.instructions)
+    assert found.keys() <= OPERATIONS - {"while"}
+    for item in module.instructions:
+        fields = {number for number, _ in item.rest}
+        if item.opcode in ("all-reduce", "all-gather"):
+            assert fields & set(FORMS) == {InstructionField.GROUPS}
+            assert groups(item) == [[0, 1, 2, 3]]
+        assert not fields & {InstructionField.CHANNEL, InstructionField.GLOBAL_IDS, InstructionField.SHARDING}
+        assert not item.metadata
+
+
+def test_the_transformer_only_adds_up(report: Report) -> None:
+    """As often as its blocks ask for; nothing is gathered."""
+    found = Counter(item.opcode for item in report.module("denoise_step").instructions)
+    assert found["all-reduce"] == 2 * SUMS_PER_BLOCK
+    assert found["all-gather"] == 0
+
+
+def test_bytes_depend_on_neither_process_nor_path(report: Report, tmp_path: Path) -> None:
+    """The package copied elsewhere, in another process, writes the same graph."""
+    shutil.copytree(ROOT / "ltxbuild", tmp_path / "ltxbuild", ignore=shutil.ignore_patterns("__pycache__"))
+    found = script(tmp_path, "write", "denoise_step", PYTHONPATH=str(tmp_path), PYTHONHASHSEED="7")
+    assert found["package"] == {"file": str(tmp_path / "ltxbuild/__init__.py")}
+    assert (tmp_path / "denoise_step.hlo").read_bytes() == (report.folder / "denoise_step.hlo").read_bytes()
+    assert str(ROOT).encode() not in (report.folder / "denoise_step.hlo").read_bytes()
+
+
+@pytest.mark.slow
+def test_an_xla_as_old_as_the_compilers_parses_them(report: Report, tmp_path: Path) -> None:
+    """It refuses numbers beyond 32 bits, and doesn't see groups in newer fields."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv/bin/python"
+    install = [python, "-m", "pip", "install", "-q", f"jaxlib=={OLD_JAXLIB}", "numpy<2"]
+    subprocess.run(install, check=True)
+    paths = [report.folder / f"{kind}.hlo" for kind in KINDS]
+    done = subprocess.run([python, "-c", PARSE, *paths], capture_output=True, text=True, check=True)
+    for kind, line in zip(KINDS, done.stdout.splitlines(), strict=True):
+        sums, grouped, named = map(int, line.split())
+        found = Counter(item.opcode for item in report.module(kind).instructions)
+        assert sums == found["all-reduce"] > 0
+        assert grouped == found["all-reduce"] + found["all-gather"]
+        assert named == len(report.module(kind).entry.parameters)
+
+
+@pytest.mark.slow
+def test_the_full_transformer_is_written_in_a_minute_and_4_gb(tmp_path: Path) -> None:
+    """22 billion parameters at 768 video tokens: time and memory of all processes, and its sums."""
+    code = (
+        "import os, sys, json, time, resource\n"
+        "os.environ |= {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}\n"
+        f"sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
+        "from graphs import example\n"
+        "started = time.monotonic()\n"
+        "sizes = dict(frames=4, height=12, width=16, audio=26, length=1024)\n"
+        "graph = example('denoise_step', 'ltx-2.3-22b', 'bfloat16', **sizes).graph()\n"
+        f"open({str(tmp_path / 'graph.hlo')!r}, 'wb').write(graph)\n"
+        "who = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN\n"
+        "used = [resource.getrusage(each).ru_maxrss for each in who]\n"
+        "print(json.dumps([time.monotonic() - started, sum(used) * 1024]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, memory = json.loads(done.stdout.splitlines()[-1])
+    module = hlo.read((tmp_path / "graph.hlo").read_bytes())
+    found = Counter(item.opcode for item in module.instructions)
+    assert found["all-reduce"] == 48 * SUMS_PER_BLOCK
+    assert found["all-gather"] == 0
+    assert found.keys() <= OPERATIONS - {"while"}
+    assert seconds < 60
+    assert memory < 4e9
