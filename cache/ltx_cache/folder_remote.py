@@ -24,10 +24,13 @@ from ltx_cache.hashing import CHUNK, StreamHash, chunks
 from ltx_cache.names import checked_digest
 from ltx_cache.remote import (
     CARD,
+    CARD_LIMIT,
+    POINTER_LIMIT,
     SIGNATURE_LIMIT,
     Publication,
     Source,
     blob_path,
+    card_text,
     decode_pointer,
     encode_pointer,
     manifests,
@@ -124,7 +127,7 @@ class FolderRemote:
             FileNotReadable: It can't be read.
         """
         path = self._root / pointer_path(name)
-        data = _content(path)
+        data = _content(path, POINTER_LIMIT)
         return None if data is None else decode_pointer(str(path), data)
 
     def signers(self, manifest: str) -> list[str]:
@@ -157,8 +160,8 @@ class FolderRemote:
             self._write(signature_path(manifest.sha256, key), signature)
         self._write(pointer_path(publication.name), encode_pointer(manifest))
         if publication.card is not None:
-            earlier = _content(self._root / CARD)
-            text = publication.card(None if earlier is None else earlier.decode(), manifests(self))
+            earlier = card_text(self, _content(self._root / CARD, CARD_LIMIT))
+            text = publication.card(earlier, manifests(self))
             self._write(CARD, text.encode())
 
     def _write(self, path: str, data: bytes) -> None:
@@ -167,7 +170,7 @@ class FolderRemote:
             temp.publish(self._root / path)
 
 
-def _content(path: Path, limit: int = -1) -> bytes | None:
+def _content(path: Path, limit: int) -> bytes | None:
     """What a file holds, up to a limit; None if there is none."""
     with reading(path):
         try:

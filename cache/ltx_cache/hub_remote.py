@@ -19,10 +19,13 @@ from ltx_cache.hub import Absent, library, patiently, resuming, streamed
 from ltx_cache.names import checked_digest, checked_name
 from ltx_cache.remote import (
     CARD,
+    CARD_LIMIT,
+    POINTER_LIMIT,
     SIGNATURE_LIMIT,
     Publication,
     Source,
     blob_path,
+    card_text,
     decode_pointer,
     encode_pointer,
     manifests,
@@ -33,8 +36,6 @@ from ltx_cache.remote import (
 
 BRANCH = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_POINTER_LIMIT = 1 << 16
-_CARD_LIMIT = 1 << 20
 _PATHS = 500
 """Paths in one question."""
 _FILES = 8
@@ -145,7 +146,7 @@ class HubRemote:
             LtxError: The Hub can't be reached or refuses.
         """
         path = pointer_path(name)
-        data = self._small(path, _POINTER_LIMIT)
+        data = self._small(path, POINTER_LIMIT)
         return None if data is None else decode_pointer(f"{self.url}: {path}", data)
 
     def signers(self, manifest: str) -> list[str]:
@@ -190,11 +191,11 @@ class HubRemote:
         wanted = {signature_path(manifest, key): data for key, data in publication.signatures.items()}
         wanted[pointer_path(publication.name)] = encode_pointer(publication.manifest)
         if publication.card is not None:
-            earlier = self._small(CARD, _CARD_LIMIT)
+            earlier = card_text(self, self._small(CARD, CARD_LIMIT))
             bundles = manifests(self) | {publication.name: publication.data}
-            wanted[CARD] = publication.card(earlier.decode() if earlier else None, bundles).encode()
+            wanted[CARD] = publication.card(earlier, bundles).encode()
         return [
-            self._file(path, data) for path, data in wanted.items() if self._small(path, _CARD_LIMIT) != data
+            self._file(path, data) for path, data in wanted.items() if self._small(path, CARD_LIMIT) != data
         ]
 
     def _refresh(self) -> None:

@@ -23,7 +23,10 @@ from ltx_cache.names import checked_digest, checked_name
 
 CARD = "README.md"
 SIGNATURE_LIMIT = 1 << 10
+POINTER_LIMIT = 1 << 16
+CARD_LIMIT = 1 << 20
 MANIFEST_LIMIT = 64 << 20
+"""Bytes that are read into memory at most, whatever a remote says or sends."""
 
 Source = Path | bytes
 """Where the bytes of a blob are: a file, or here."""
@@ -148,6 +151,18 @@ def manifests(remote: Remote) -> dict[str, bytes]:
     pointers = {name: remote.read(name) for name in remote.names()}
     found = {name: read_small(remote, ref.sha256, MANIFEST_LIMIT) for name, ref in pointers.items() if ref}
     return {name: data for name, data in found.items() if data is not None}
+
+
+def card_text(remote: Remote, data: bytes | None) -> str | None:
+    """The README that is there.
+
+    Raises:
+        RemoteFailed: It is no text, so nothing can be added to it.
+    """
+    try:
+        return None if data is None else data.decode()
+    except UnicodeDecodeError:
+        raise RemoteFailed(f"{remote.url}: {CARD} is no UTF-8 text", hint="fix or remove it there") from None
 
 
 def read_small(remote: Remote, digest: str, limit: int) -> bytes | None:

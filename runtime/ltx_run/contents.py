@@ -7,9 +7,12 @@ from collections.abc import Callable, Collection, Iterator
 import msgspec
 
 from ltx_cache.blobref import BlobRef
-from ltx_run.bundle import Blob, Bundle, blobs, decode
+from ltx_run.bundle import Blob, Bundle, blobs, codes, decode
 from ltx_run.errors import BundleInvalid
 from ltx_run.plan import programs_of
+
+UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+"""What the parser raises for bytes that are no manifest."""
 
 
 def parsed(data: bytes) -> Bundle:
@@ -20,7 +23,7 @@ def parsed(data: bytes) -> Bundle:
     """
     try:
         return decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BundleInvalid(
             f"the manifest {BlobRef.of(data).sha256[:12]} can't be read: {error}",
             hint="another version of this tool may have made it: upgrade, or build the bundle again",
@@ -63,7 +66,7 @@ def _of_program(bundle: Bundle, name: str) -> Iterator[Blob]:
     if name not in bundle.programs:
         raise BundleInvalid(f"bundle {bundle.name} runs program {name}, which it lacks")
     program = bundle.programs[name]
-    yield program.executable
+    yield from codes(program)
     if program.weights is None:
         return
     if program.weights not in bundle.weights:

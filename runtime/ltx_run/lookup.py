@@ -11,8 +11,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
-
 from ltx_cache.address import is_address
 from ltx_cache.blobref import BlobRef
 from ltx_cache.errors import BadName, UnknownRef
@@ -22,6 +20,7 @@ from ltx_cache.home import home
 from ltx_cache.store import Store
 from ltx_run.bundle import Blob, Bundle, decode
 from ltx_run.console import say
+from ltx_run.contents import UNREADABLE
 from ltx_run.errors import BundleInvalid, BundleNotFound
 
 MANIFEST = "bundle.json"
@@ -193,5 +192,5 @@ def digest_line(data: bytes) -> bytes:
 def _decoded(data: bytes, where: str) -> Bundle:
     try:
         return decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BundleInvalid(f"manifest of {where}: {error}", hint=REBUILD) from None
