@@ -10,8 +10,9 @@ from typing import Any
 
 import neuronx_cc
 import pytest
+from neuron_keys import FLAGS, GRAPH, Lower
+from neuron_keys import neuron_key as key
 
-from ltx_cache.key import Factor, Key
 from ltx_cache.store import Hit, Store
 from ltx_run.neuron.neff import HEADER_SIZE
 from ltxbuild.errors import BuildFailed, RecipeError, ToolMissing
@@ -21,25 +22,9 @@ from ltxbuild.plan.keys import graph_key
 from ltxbuild.plan.planner import BuildPlan, plan_build
 from ltxbuild.recipe import load
 from ltxbuild.synthetic.shipped import shipped_config
-from ltxbuild.targets import target
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-FLAGS = dict(target("neuron").flags)
-GRAPH = b"a graph"
 Install = Callable[..., Path]
-
-
-def key(**changes: Any) -> Key:
-    """Key of a program, as far as the assembler reads it."""
-    factors = {
-        "program": "denoise_step",
-        "mesh": [["tp", 4]],
-        "target": {"platform": "neuron", "topology": "trn2"},
-        "flags": FLAGS,
-        "tools": {"neuronx-cc": neuronx_cc.VERSION},
-        "sources": "0",
-    } | changes
-    return Key("program", tuple(Factor(name, value) for name, value in factors.items()))
 
 
 @pytest.fixture
@@ -54,36 +39,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         return folder
 
     return chosen
-
-
-class Lower:
-    """The compile process, which counts how often it is asked."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.count = 0
-
-    def __call__(self) -> dict[str, Any]:
-        self.count += 1
-        blob = self.store.put_bytes(GRAPH)
-        tensor = {
-            "kind": "tensor",
-            "name": "video",
-            "shape": [1, 2],
-            "dtype": "float32",
-            "spec": [None, None],
-        }
-        return {
-            "executable": {"sha256": blob.sha256, "size": blob.size},
-            "runtime": "",
-            "features": [],
-            "memory": {"arguments": 8, "outputs": 8, "temp": 0, "code": 7},
-            "flops": 1.0,
-            "inputs": [{**tensor, "donated": True}],
-            "outputs": [{name: value for name, value in tensor.items() if name != "kind"}],
-            "reused": False,
-            "seconds": {"lower": 1.0, "compile": 0.0},
-        }
 
 
 def test_a_neff_is_made_of_the_graph(store: Store, install: Install) -> None:
