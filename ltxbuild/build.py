@@ -201,6 +201,7 @@ def _record(item: PlannedProgram, result: Mapping[str, Any]) -> Program:
     }
     own = {"mesh": list(placement.mesh.items()), "weights": item.spec.weights, "key": item.key.digest}
     parts = {name: result[name] for name in ("executable", "inputs", "outputs", "memory", "flops")}
+    parts["census"] = result.get("census")
     return msgspec.convert({**parts, **own, "fingerprint": fingerprint}, Program)
 
 

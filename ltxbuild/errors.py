@@ -3,7 +3,7 @@
 LtxError (ltx_cache.errors)
 ├── RecipeError        the recipe can't be used: fix the named field
 ├── CheckpointError    the weights can't be used: get the right files
-├── UnknownProgram     `--only` names no program of the recipe
+├── UnknownProgram     a name that no program of the recipe or bundle has
 ├── ToolMissing        a package the command needs is not installed
 ├── BuildFailed        a program did not compile: read the log
 ├── NeffRefused        a NEFF from elsewhere is not what was exported: export and compile again
@@ -28,7 +28,7 @@ class CheckpointError(LtxError):
 
 
 class UnknownProgram(LtxError):
-    """A program name that the recipe doesn't have."""
+    """A program name that the recipe or the bundle doesn't have."""
 
     exit_code = 2
 

@@ -31,6 +31,11 @@ COMMANDS = {
         "show_command",
         "Show one bundle: variants, programs, weights, provenance.",
     ),
+    "inspect": (
+        "ltxbuild.cli.inspect",
+        "inspect_command",
+        "Show what one program exchanges, computes and keeps in memory.",
+    ),
     "verify": ("ltxbuild.cli.verify", "verify_command", "Hash the cache again and name what is broken."),
     "du": ("ltxbuild.cli.cache", "du_command", "Show what bundles take, shared bytes once."),
     "rm": ("ltxbuild.cli.cache", "rm_command", "Forget a bundle."),
@@ -40,13 +45,13 @@ COMMANDS = {
     "push": ("ltxbuild.cli.remotes", "push_command", "Send a bundle to a remote."),
     "pull": ("ltxbuild.cli.remotes", "pull_command", "Receive a bundle from a remote."),
     "keygen": ("ltxbuild.cli.keygen", "keygen_command", "Make a key to sign bundles with."),
+    "export": ("ltxbuild.cli.neuron", "export_command", "Write graphs for Neuron's compiler elsewhere."),
+    "import": ("ltxbuild.cli.neuron", "import_command", "Take back the NEFFs that it made of them."),
     "make-tiny-checkpoint": (
         "ltxbuild.cli.tiny",
         "tiny_command",
         "Write a tiny random checkpoint in the official layout.",
     ),
-    "export": ("ltxbuild.cli.neuron", "export_command", "Write graphs for Neuron's compiler elsewhere."),
-    "import": ("ltxbuild.cli.neuron", "import_command", "Take back the NEFFs that it made of them."),
     "recipe-schema": (
         "ltxbuild.cli.bundles",
         "schema_command",

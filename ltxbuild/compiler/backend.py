@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 
+from ltx_run.bundle import Census
+from ltxbuild.compiler.census import census
+
 if TYPE_CHECKING:
     from ltxbuild.compiler.lower import Lowered
 
@@ -27,6 +30,7 @@ class Compiled:
         features: Instruction-set features that the code may use (cpu), or the device kind and the topology.
         memory: Bytes per device: `arguments`, `outputs`, `temp` and `code`.
         flops: Floating-point operations on each device.
+        census: What it exchanges and keeps; None where the compiler doesn't tell.
     """
 
     code: bytes
@@ -34,6 +38,7 @@ class Compiled:
     features: tuple[str, ...]
     memory: dict[str, int]
     flops: float
+    census: Census | None = None
 
 
 def in_order(devices: Sequence[jax.Device]) -> list[jax.Device]:
@@ -60,7 +65,8 @@ def compile_for_topology(
         runtime=", ".join(f"{package} {version(package)}" for package in ("jaxlib", *compilers)),
         features=(lowered.device_kind, machine["topology"]),
         memory=memory_figures(compiled, len(code)),
-        flops=flop_count(compiled),
+        flops=lowered.flops,
+        census=census(compiled.as_text() or ""),
     )
 
 
@@ -83,8 +89,3 @@ def memory_figures(compiled: jax.stages.Compiled, code: int) -> dict[str, int]:
         "temp": memory.temp_size_in_bytes,
         "code": code,
     }
-
-
-def flop_count(compiled: jax.stages.Compiled) -> float:
-    """Floating-point operations on each device, from XLA's own analysis."""
-    return max(float((compiled.cost_analysis() or {}).get("flops", 0.0)), 0.0)

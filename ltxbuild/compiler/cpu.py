@@ -8,7 +8,8 @@ from typing import Any
 import jax
 
 from ltx_run.fingerprint import code_features, runtime_version
-from ltxbuild.compiler.backend import Compiled, flop_count, memory_figures
+from ltxbuild.compiler.backend import Compiled, memory_figures
+from ltxbuild.compiler.census import census
 from ltxbuild.compiler.lower import Lowered
 
 
@@ -27,5 +28,6 @@ def compile(lowered: Lowered, machine: Mapping[str, Any], flags: Mapping[str, An
         runtime=runtime_version(),
         features=code_features(code),
         memory=memory_figures(compiled, len(code)),
-        flops=flop_count(compiled),
+        flops=lowered.flops,
+        census=census(compiled.as_text() or ""),
     )

@@ -22,7 +22,7 @@ def devices(machine: Mapping[str, Any], count: int) -> Sequence[jax.Device]:
     """The first devices of the topology, which has one host."""
     name = machine["topology"]
     jax.devices()  # finds the plugins
-    topology = topologies.get_topology_desc(  # type: ignore[no-untyped-call]
+    topology = topologies.get_topology_desc(
         platform="cuda",
         topology_name=name,
         target_config=target_config(GPUS[name.partition(":")[0]]),

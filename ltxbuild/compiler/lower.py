@@ -17,6 +17,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltx_run.bundle import TensorInput, TensorSpec, WeightInput
+from ltxbuild.compiler.flops import count
 from ltxbuild.model.axes import Layout, laid_out
 from ltxbuild.model.params import Axes, ParamTable, tree
 from ltxbuild.plan.profiles import partition
@@ -71,6 +72,7 @@ class Lowered:
         mesh: Mesh axes and sizes.
         digest: sha256 of the StableHLO text (no debug info).
         device_kind: What the devices that it is lowered for call themselves.
+        flops: Floating-point operations of each device, if they share the work evenly.
     """
 
     module: jax.stages.Lowered
@@ -79,6 +81,7 @@ class Lowered:
     mesh: Mapping[str, int]
     digest: str
     device_kind: str
+    flops: float
 
 
 def lower(
@@ -120,14 +123,16 @@ def lower(
     )
     abstract = [jax.ShapeDtypeStruct(i.shape, i.dtype) for i in inputs]  # type: ignore[no-untyped-call]
     with laid_out(Layout(mesh, rules)):
-        module = jitted.lower(*abstract)
+        traced = jitted.trace(*abstract)
+        module = traced.lower()
     outputs = tuple(
         TensorSpec(name=name, shape=info.shape, dtype=info.dtype.name, spec=(None,) * len(info.shape))
         for name, info in zip(program.outputs, module.out_info, strict=True)
     )
     text = module.as_text()
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return Lowered(module, inputs, outputs, mesh_shape, digest, devices[0].device_kind)
+    flops = count(traced.jaxpr) / mesh.size
+    return Lowered(module, inputs, outputs, mesh_shape, digest, devices[0].device_kind, flops)
 
 
 def _sharding(mesh: Mesh, spec: tuple[str | None, ...]) -> NamedSharding:

@@ -19,7 +19,7 @@ def devices(machine: Mapping[str, Any], count: int) -> Sequence[jax.Device]:
     """The first devices of the topology."""
     shape = machine["topology"].partition(":")[2]
     bounds = _HOSTS.get(shape, (2, 2, 1))
-    topology = topologies.get_topology_desc(  # type: ignore[no-untyped-call]
+    topology = topologies.get_topology_desc(
         platform="tpu", topology_name=machine["topology"], chips_per_host_bounds=bounds
     )
     return in_order(topology.devices)[:count]

@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-KEPT = {"executable", "runtime", "features", "memory", "flops"}
+KEPT = {"executable", "runtime", "features", "memory", "flops", "census"}
 """Fields of what is kept of an executable; one with others is another version's, and made again."""
 
 
@@ -113,6 +113,8 @@ def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
 
 def _kept(made: Any, store: Any) -> tuple[dict[str, Any], Any]:
     """The executable in the store, and what the record says of it."""
+    import msgspec
+
     blob = store.put_bytes(made.code)
     record = {
         "executable": {"sha256": blob.sha256, "size": blob.size},
@@ -120,6 +122,7 @@ def _kept(made: Any, store: Any) -> tuple[dict[str, Any], Any]:
         "features": list(made.features),
         "memory": made.memory,
         "flops": made.flops,
+        "census": msgspec.to_builtins(made.census),
     }
     return record, blob
 

@@ -62,6 +62,47 @@ class Memory(_Record, kw_only=True, frozen=True):
     code: int
 
 
+class Collective(_Record, kw_only=True, frozen=True):
+    """Exchanges between devices of one kind, in one place of a program.
+
+    Attributes:
+        kind: HLO operation, e.g. `all-reduce`.
+        group: Devices that take part in each.
+        loops: Trip counts of the loops around them, outermost first.
+        count: How many there are in one iteration of the innermost loop.
+        bytes: Of the arrays that these exchange, as one device sees them.
+    """
+
+    kind: str
+    group: int
+    loops: tuple[int, ...]
+    count: int
+    bytes: int
+
+
+class Temporary(_Record, kw_only=True, frozen=True):
+    """The result of one operation of a program, on one device.
+
+    Attributes:
+        bytes: Its size.
+        shape: Dtype and dimensions.
+        opcode: HLO operation.
+        origin: Where in the model's code it comes from.
+    """
+
+    bytes: int
+    shape: str
+    opcode: str
+    origin: str
+
+
+class Census(_Record, kw_only=True, frozen=True):
+    """What a program exchanges and keeps, read off the compiled program."""
+
+    collectives: tuple[Collective, ...]
+    temporaries: tuple[Temporary, ...]
+
+
 class Fingerprint(_Record, kw_only=True, frozen=True):
     """What an executable was compiled for; the loader refuses any other machine.
 
@@ -78,6 +119,18 @@ class Fingerprint(_Record, kw_only=True, frozen=True):
     devices: int
 
 
+class Portable(_Record, kw_only=True, frozen=True):
+    """What a program can be compiled from where its executable doesn't fit.
+
+    Attributes:
+        module: StableHLO as a portable artifact, compressed by zlib.
+        flags: Compiler flags that the executable was compiled with.
+    """
+
+    module: Blob
+    flags: dict[str, bool | int | float | str]
+
+
 class Program(_Record, kw_only=True, frozen=True):
     """One compiled program.
 
@@ -88,6 +141,8 @@ class Program(_Record, kw_only=True, frozen=True):
         mesh: Mesh axes and sizes in order; devices are numbered row-major.
         weights: Name of the weight set, None for a program without parameters.
         key: Program key, for `explain`.
+        census: For `inspect`; None where the compiler doesn't tell.
+        portable: For machines that the executable doesn't fit; None where the recipe asks for none.
     """
 
     executable: Blob
@@ -99,6 +154,8 @@ class Program(_Record, kw_only=True, frozen=True):
     key: str
     memory: Memory
     flops: float
+    census: Census | None = None
+    portable: Portable | None = None
 
 
 class WeightSet(_Record, kw_only=True, frozen=True):
@@ -156,8 +213,13 @@ def encode(bundle: Bundle) -> bytes:
 
 def blobs(bundle: Bundle) -> tuple[Blob, ...]:
     """Every blob that the manifest names, each once."""
-    named = [program.executable for program in bundle.programs.values()]
+    named = [blob for program in bundle.programs.values() for blob in codes(program)]
     named.append(bundle.tokenizer)
     for weights in bundle.weights.values():
         named += [*weights.ranks, *([weights.shared] if weights.shared else [])]
     return tuple({blob.sha256: blob for blob in named}.values())
+
+
+def codes(program: Program) -> tuple[Blob, ...]:
+    """The blobs that a program is executed from: its executable, and its portable form."""
+    return (program.executable, *([program.portable.module] if program.portable else []))

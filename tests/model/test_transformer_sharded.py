@@ -1,33 +1,60 @@
-"""The transformer split over devices: the traffic it causes, and that it computes the same."""
+"""The transformer split over devices: that it computes the same, and the traffic that it causes."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from ltx_run.bundle import Census, Collective
+
 SCRIPT = Path(__file__).with_name("sharded_transformer.py")
+LAYERS = 3
 
 
 @pytest.fixture(scope="module")
-def report() -> dict[str, float]:
-    """What the script found out on two host devices; their number must be set before jax is imported."""
+def report() -> dict[str, dict[str, object]]:
+    """What the script found out on four host devices; their number must be set before jax is imported."""
     done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, dict[str, object]] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def test_split_by_heads_gives_the_same_velocity(report: dict[str, float]) -> None:
-    """Heads and feed-forward split over two devices change nothing but the order of sums."""
-    assert report["relative_difference"] < 1e-5
+def in_block(report: dict[str, dict[str, object]], layout: str) -> list[Collective]:
+    """Collectives inside the loop over blocks."""
+    census = msgspec.convert(report[layout]["census"], Census)
+    return [each for each in census.collectives if each.loops[-1:] == (LAYERS,)]
 
 
-def test_tokens_stay_whole_on_every_device(report: dict[str, float]) -> None:
-    """Inside the blocks devices only add up: no gather, no exchange, and no more sums than needed.
+@pytest.mark.parametrize("layout", ["heads", "grid"])
+def test_the_velocity_is_that_of_one_device(report: dict[str, dict[str, object]], layout: str) -> None:
+    """Heads, feed-forward and tokens split over four devices change nothing but the order of sums."""
+    assert report[layout]["difference"] < 1e-5
 
-    Eight for the outputs of attention and feed-forward, and one for each attention's norms of queries and keys,
-    before the compiler joins some.
+
+def test_by_heads_devices_only_add_up(report: dict[str, dict[str, object]]) -> None:
+    """No gather and no exchange inside the blocks, and no more sums than needed.
+
+    Eight for the outputs of attention and feed-forward, and one for each of the six attentions' norms of
+    queries and keys, before the compiler joins some.
     """
-    assert report["gathers_in_blocks"] == 0
-    assert 0 < report["sums_in_blocks"] <= 14
+    found = in_block(report, "heads")
+    assert {each.kind for each in found} == {"all-reduce"}
+    assert 0 < sum(each.count for each in found) <= 14
+
+
+def test_in_a_grid_sums_stay_among_heads(report: dict[str, dict[str, object]]) -> None:
+    """Sums span the two devices along heads; what is gathered spans the two along tokens, once per block.
+
+    Gathered are 34 matrices (five for each of six attentions, four of feed-forward), and the keys and values
+    of video where video or audio asks for them.
+    """
+    found = in_block(report, "grid")
+    sums = [each for each in found if each.kind == "all-reduce"]
+    gathers = [each for each in found if each.kind == "all-gather"]
+    assert {each.kind for each in found} == {"all-reduce", "all-gather"}
+    assert 0 < sum(each.count for each in sums) <= 14
+    assert sum(each.count for each in gathers) <= 6 * 5 + 4 + 4
+    assert {each.group for each in gathers} == {2}
