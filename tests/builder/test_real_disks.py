@@ -1,7 +1,7 @@
 """Disks that are full, read-only or closed to us: real ones, in a mount namespace of our own.
 
-Where the system grants none (some containers), these tests are skipped; tests/cache/test_store_failures.py has
-the same failures as errors of single system calls.
+Where the system grants none (some containers), these tests are skipped: tests/cache/test_store_failures.py
+has the same failures as errors of single system calls.
 """
 
 from __future__ import annotations
