@@ -172,7 +172,7 @@ static int together(int world, int (*work)(void)) {
     pthread_cond_broadcast(&arrived);
   }
   while (mine == generation && !code)
-    if (pthread_cond_timedwait(&arrived, &lock, &until)) { code = 5; waiting--; }
+    if (pthread_cond_timedwait(&arrived, &lock, &until) && mine == generation) { code = 5; waiting--; }
   if (!code) code = result;
   pthread_mutex_unlock(&lock);
   return code;
@@ -385,8 +385,8 @@ static int execute_all(void) {
     }
   fprintf(stream, ".\n");
   fflush(stream);
-  int code;
-  return fscanf(stream, "%d\n", &code) == 1 ? code : 1;
+  char answer[16];
+  return fgets(answer, sizeof answer, stream) ? atoi(answer) : 1;
 }
 
 int nrt_execute(void *pointer, void *inputs, void *outputs) {

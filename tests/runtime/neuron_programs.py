@@ -36,7 +36,7 @@ def program() -> Program:
     return Program(
         executable=Blob(sha256="0" * 64, size=1),
         fingerprint=Fingerprint(
-            platform="neuron", runtime="neuronx-cc 2.24", features=("trn2",), devices=RANKS
+            platform="neuron", runtime="neuronx-cc 2.24", features=("trn2", "lnc2"), devices=RANKS
         ),
         inputs=(*weights, *tensors),
         outputs=(
@@ -74,6 +74,7 @@ class Files:
     """Weight files: `whole` is shared, the others have a file per rank."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         random = np.random.default_rng(0)
         self.ranks = [
             {"split": _whole(random, (2, 6)), "stack": _whole(random, (3, 2, 2))} for _ in range(RANKS)

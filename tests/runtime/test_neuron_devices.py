@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mock_nrt
+import msgspec
 import numpy as np
 import pytest
 from neuron_programs import RANKS, WEIGHTS, Files, Mock, program, tensors_of, values
@@ -150,8 +151,12 @@ def test_no_neff_and_other_forms(rig: Rig) -> None:
         rig.devices.load("step", PROGRAM, b"nothing")
     kept = rig.ready("step")
     other = mock_nrt.neff(tensors_of(Signature.of("step", PROGRAM)), lnc=1)
+    with pytest.raises(BundleInvalid, match="NEFF is for logical cores of 1, its record says trn2 lnc2"):
+        rig.devices.load("small", PROGRAM, other)
+    features = msgspec.structs.replace(PROGRAM.fingerprint, features=("trn2", "lnc1"))
+    small = msgspec.structs.replace(PROGRAM, fingerprint=features)
     with pytest.raises(BundleInvalid, match=r"4 cores of size 1 can't be .* beside one for 4 of size 2"):
-        rig.devices.load("small", PROGRAM, other).warm_up({})
+        rig.devices.load("small", small, other).warm_up({})
     assert kept
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import mock_nrt
@@ -50,6 +52,24 @@ def test_same_as_in_this_process(mock: Mock, files: Files) -> None:
     assert np.array_equal(first[1][:, 0], np.repeat(files.sums(values(1)), 2))
     running.unload("step")
     running.close()
+    assert mock.left() == "left tensors=0 sets=0 models=0"
+
+
+def test_offline(mock: Mock, files: Files) -> None:
+    """Nothing that it does counts as reaching the network."""
+    script = """
+import os, sys
+sys.path[:0] = sys.argv[1].split(os.pathsep)
+from pathlib import Path
+from ltx_run.offline import refuse_connections
+from neuron_programs import Files, values
+from test_neuron_process import ready
+refuse_connections()
+running = ready(Files(Path(sys.argv[2])))
+running.execute("step", values(1))
+running.close()
+"""
+    subprocess.run([sys.executable, "-c", script, os.pathsep.join(sys.path), files.folder], check=True)
     assert mock.left() == "left tensors=0 sets=0 models=0"
 
 
@@ -102,11 +122,11 @@ def test_what_the_runtime_prints_is_in_the_error(mock: Mock, tmp_path: Path) -> 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the caller has set stays; the size of logical cores must agree."""
-    assert settings.environment({"NEURON_RT_VISIBLE_CORES": "4-7"}, 4, 2, 5000) == {
+    assert settings.environment({"NEURON_RT_VISIBLE_CORES": "4-7"}, 4, 2, 16387) == {
         "NEURON_RT_VISIBLE_CORES": "4-7",
         "NEURON_LOGICAL_NC_CONFIG": "2",
         "NEURON_RT_EXEC_TIMEOUT": "600",
-        "NEURON_RT_ROOT_COMM_ID": "127.0.0.1:5000",
+        "NEURON_RT_ROOT_COMM_ID": "127.0.0.1:49155",
         "NEURON_RT_STOCHASTIC_ROUNDING_EN": "0",
     }
     assert settings.environment({}, 1, 1, 1)["NEURON_RT_VISIBLE_CORES"] == "0"

@@ -1,9 +1,8 @@
-"""Messages between two processes: JSON in frames over a socket, with open files beside them."""
+"""Messages between two processes: JSON in frames over a socket."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
 
 import msgspec
 
@@ -11,14 +10,15 @@ from ltx_run.bundle import Program
 from ltx_run.weights import Place
 
 _LENGTH = 8
-MOST_FILES = 2
 
 
 class Load(msgspec.Struct, tag=True):
-    """Put a program on the cores. Files: its NEFF, and memory for its values (see `layout`)."""
+    """Put a program on the cores; `neff` and `values` are paths of memory, of the latter see `signature`."""
 
     name: str
     program: Program
+    neff: str
+    values: str
     needed: int
 
 
@@ -86,26 +86,23 @@ class Channel:
         """How long `receive` waits, None without end."""
         self._socket.settimeout(seconds)
 
-    def send(self, message: Request | Reply, files: Sequence[int] = ()) -> None:
-        """Send a message, and copies of open files.
+    def send(self, message: Request | Reply) -> None:
+        """Send a message.
 
         Raises:
             OSError: The other end is gone.
         """
         data = msgspec.json.encode(message)
-        socket.send_fds(self._socket, [len(data).to_bytes(_LENGTH, "little")], list(files))
-        self._socket.sendall(data)
+        self._socket.sendall(len(data).to_bytes(_LENGTH, "little") + data)
 
-    def receive(self) -> tuple[bytes, list[int]] | None:
-        """The next message and its files; None when the other end is gone.
+    def receive(self) -> bytes | None:
+        """The next message; None when the other end is gone.
 
         Raises:
             TimeoutError: There was none in time.
         """
         try:
-            length, files, _, _ = socket.recv_fds(self._socket, _LENGTH, MOST_FILES)
-            head = length + self._read(_LENGTH - len(length)) if length else b""
-            return (self._read(int.from_bytes(head, "little")), files) if head else None
+            return self._read(int.from_bytes(self._read(_LENGTH), "little"))
         except (ConnectionError, EOFError):
             return None
 

@@ -176,6 +176,12 @@ class Devices:
             header = read_header(code)
         except BadNeff as error:
             raise BundleInvalid(f"program {name}: {error}") from None
+        if f"lnc{header.lnc}" not in program.fingerprint.features:
+            made_for = " ".join(program.fingerprint.features)
+            raise BundleInvalid(
+                f"program {name}: its NEFF is for logical cores of {header.lnc}, its record says {made_for}",
+                hint="compile it again: ltxbuild compile RECIPE",
+            )
         form = (program.fingerprint.devices, header.lnc)
         return Executable(signature, code, lambda: self._begin(form))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 
 from ltx_run.neuron import nrt, settings
@@ -35,7 +34,7 @@ def start(cores: int, lnc: int) -> Runner:
     Raises:
         LtxError: It can't be started.
     """
-    own = settings.environment(os.environ, cores, lnc, _free_port())
+    own = settings.environment(os.environ, cores, lnc, os.getpid())
     limits = settings.limits(own)
     match settings.loader(os.environ):
         case "libnrt":
@@ -52,10 +51,3 @@ def start(cores: int, lnc: int) -> Runner:
 
             os.environ.update(own)
             return TorchLoader(cores)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -77,8 +77,8 @@ class Process:
         """See `Engine.load`."""
         with _Memory(len(neff)) as code, _Memory(Values.size(signature)) as memory:
             code.array[:] = np.frombuffer(neff, np.uint8)
-            request = Load(signature.name, signature.program, needed)
-            self._ask(request, self._limits.load, [code.file, memory.file])
+            request = Load(signature.name, signature.program, code.path, memory.path, needed)
+            self._ask(request, self._limits.load)
             self._values[signature.name] = Values(signature, memory.array)
 
     def put(self, key: int, name: str, places: Sequence[Place]) -> None:
@@ -117,26 +117,24 @@ class Process:
         finally:
             self._end()
 
-    def _ask(self, request: Request, limit: float, files: Sequence[int] = ()) -> None:
+    def _ask(self, request: Request, limit: float) -> None:
         """Send a request and wait for the answer; without one the process is killed."""
         self._channel.timeout(limit + SLACK)
         try:
-            self._channel.send(request, files)
+            self._channel.send(request)
             received = self._channel.receive()
         except TimeoutError:
             self._end()
             message = f"can't {_words(request)}: no answer in {limit + SLACK:g} s; its process was ended"
             raise self._failure(message, STILL_HELD) from None
-        except OSError:  # the other end closed while we wrote
+        except ConnectionError:  # the other end closed while we wrote
             received = None
         except BaseException:
             self._end()
             raise
         if received is None:
-            code = self._process.wait()
-            how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            raise self._failure(f"the process that holds the NeuronCores was {how}", "run it again")
-        reply = msgspec.json.decode(received[0], type=Reply)
+            raise self._failure(f"the process that holds the NeuronCores {self._gone()}", "run it again")
+        reply = msgspec.json.decode(received, type=Reply)
         if isinstance(reply, Failed):
             raise self._failure(reply.message, reply.hint, getattr(errors, reply.kind, errors.ProgramFailed))
 
@@ -146,6 +144,15 @@ class Process:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").splitlines()[-TAIL:]
         return kind("\n    ".join([message, *lines]), hint=advice)
+
+    def _gone(self) -> str:
+        """How the process ended, once its end of the socket is closed."""
+        try:
+            code = self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._end()
+            return "stopped to answer and was ended"
+        return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
     def _end(self) -> None:
         self._channel.close()
@@ -163,17 +170,18 @@ class _Memory:
     """Memory that another process can map as well; the file is closed at the end, the array stays.
 
     Attributes:
-        file: Its descriptor.
+        path: Of the file while it is open; it has no name in any folder that a crash could leave behind.
         array: Its bytes.
     """
 
     def __init__(self, size: int) -> None:
-        self.file = os.memfd_create("ltx-run")
-        os.ftruncate(self.file, max(size, 1))
-        self.array = np.frombuffer(mmap.mmap(self.file, 0), np.uint8)[:size]
+        self._file = os.memfd_create("ltx-run")
+        self.path = f"/proc/{os.getpid()}/fd/{self._file}"
+        os.ftruncate(self._file, max(size, 1))
+        self.array = np.frombuffer(mmap.mmap(self._file, 0), np.uint8)[:size]
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self.file)
+        os.close(self._file)

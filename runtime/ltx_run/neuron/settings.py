@@ -15,6 +15,8 @@ LOADER = "LTX_NEURON_LOADER"
 TIMEOUT = "NEURON_RT_EXEC_TIMEOUT"
 SECONDS = 600
 """How long one execution may take, unless the environment says otherwise: the first one loads code."""
+FIRST_PORT, PORTS = 49152, 16384
+"""The ports that are no service's."""
 MARGIN = 60
 """Seconds that the runtime has beyond that to report it itself."""
 
@@ -67,7 +69,7 @@ def core_size(lnc: int, environment: Mapping[str, str]) -> None:
             )
 
 
-def environment(own: Mapping[str, str], cores: int, lnc: int, port: int) -> dict[str, str]:
+def environment(own: Mapping[str, str], cores: int, lnc: int, process: int) -> dict[str, str]:
     """Variables of the runtime for a process that uses a device.
 
     What the caller's environment has of them stays, except the size of logical cores, which must agree.
@@ -76,7 +78,7 @@ def environment(own: Mapping[str, str], cores: int, lnc: int, port: int) -> dict
         own: The caller's environment.
         cores: Logical cores that the largest program spans.
         lnc: Physical cores in a logical one, as the NEFFs are compiled.
-        port: Free port on this host, over which the ranks find each other.
+        process: Number of this process, from which the port follows over which the ranks find each other.
 
     Raises:
         DeviceUnavailable: The environment sets logical cores to another size.
@@ -86,7 +88,7 @@ def environment(own: Mapping[str, str], cores: int, lnc: int, port: int) -> dict
         "NEURON_RT_VISIBLE_CORES": f"0-{cores - 1}" if cores > 1 else "0",
         CORE_SIZE: str(lnc),
         TIMEOUT: str(SECONDS),
-        "NEURON_RT_ROOT_COMM_ID": f"127.0.0.1:{port}",
+        "NEURON_RT_ROOT_COMM_ID": f"127.0.0.1:{FIRST_PORT + process % PORTS}",
         "NEURON_RT_STOCHASTIC_ROUNDING_EN": "0",
     }
     return {name: own.get(name, value) for name, value in chosen.items()}

@@ -8,11 +8,10 @@ Run as: python -m ltx_run.neuron.worker SOCKET CORES LOAD_SECONDS EXECUTE_SECOND
 from __future__ import annotations
 
 import mmap
-import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -57,7 +56,7 @@ class _Server:
             self._engine = Engine(self._cores, self._limits)
         return self._engine
 
-    def do(self, request: Request, files: Sequence[int]) -> None:
+    def do(self, request: Request) -> None:
         """Do one thing.
 
         Raises:
@@ -65,7 +64,7 @@ class _Server:
         """
         match request:
             case Load():
-                self._load(request, *files)
+                self._load(request)
             case Put(key=key, name=name, places=places):
                 self.engine.put(key, name, places)
             case Free(key=key):
@@ -82,19 +81,17 @@ class _Server:
                 if self._engine is not None:
                     self._engine.close()
 
-    def _load(self, request: Load, neff: int, memory: int) -> None:
-        signature, data = Signature.of(request.name, request.program), _mapped(neff)
-        values = Values(signature, _mapped(memory))
-        self.engine.load(signature, data, request.needed)
+    def _load(self, request: Load) -> None:
+        signature = Signature.of(request.name, request.program)
+        values = Values(signature, _mapped(request.values))
+        self.engine.load(signature, _mapped(request.neff), request.needed)
         self._values[request.name] = values
 
 
-def _mapped(file: int) -> Array:
-    """The bytes of an open file, which is closed; writes go to the file."""
-    try:
-        return np.frombuffer(mmap.mmap(file, 0), np.uint8)
-    finally:
-        os.close(file)
+def _mapped(path: str) -> Array:
+    """The bytes of a file; writes go to it."""
+    with Path(path).open("r+b") as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), 0), np.uint8)
 
 
 def main() -> None:
@@ -107,15 +104,15 @@ def main() -> None:
     while not isinstance(request, Close):
         received = channel.receive()
         if received is None:
-            server.do(Close(), ())
+            server.do(Close())
             return
-        request = msgspec.json.decode(received[0], type=Request)
-        channel.send(_attempt(server, request, received[1]))
+        request = msgspec.json.decode(received, type=Request)
+        channel.send(_attempt(server, request))
 
 
-def _attempt(server: _Server, request: Request, files: Sequence[int]) -> Reply:
+def _attempt(server: _Server, request: Request) -> Reply:
     try:
-        server.do(request, files)
+        server.do(request)
     except LtxError as error:
         return Failed(type(error).__name__, error.message, error.hint)
     return Done()
