@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from ltx_cache.blobref import BlobRef
 from ltx_cache.errors import BadAddress, BadName, MissingBlob, WrongBytes
-from ltx_cache.files import TempFile, reading
+from ltx_cache.files import TempFile, make_folder, reading, sync_folder, writing
 from ltx_cache.hashing import CHUNK, StreamHash, chunks
 from ltx_cache.names import checked_digest
 from ltx_cache.remote import (
@@ -156,6 +156,7 @@ class FolderRemote:
         manifest = publication.manifest
         if not self.sizes([manifest.sha256]):
             raise MissingBlob(manifest.sha256, self._root)
+        self._settle(self._root / "blobs")
         for key, signature in publication.signatures.items():
             self._write(signature_path(manifest.sha256, key), signature)
         self._write(pointer_path(publication.name), encode_pointer(manifest))
@@ -163,6 +164,12 @@ class FolderRemote:
             earlier = card_text(self, _content(self._root / CARD, CARD_LIMIT))
             text = publication.card(earlier, manifests(self))
             self._write(CARD, text.encode())
+
+    def _settle(self, folder: Path) -> None:
+        """Flush names that a pointer is about to lead to: who wrote them may have been killed before that."""
+        with writing(folder):
+            make_folder(folder)
+            sync_folder(folder)
 
     def _write(self, path: str, data: bytes) -> None:
         with TempFile(self._root / "tmp") as temp:

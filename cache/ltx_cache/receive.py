@@ -128,6 +128,7 @@ def _is_sound(store: Store, ref: BlobRef) -> bool:
     """Whether the store has the blob; one that is damaged is set aside, so that it comes anew."""
     try:
         store.open(ref)
+        store.settle(ref)
     except (MissingBlob, CorruptBlob):
         return False
     return True

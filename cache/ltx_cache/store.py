@@ -118,6 +118,15 @@ class Store:
         """
         return self._blobs.open(ref, paranoid=paranoid)
 
+    def settle(self, ref: BlobRef) -> None:
+        """Flush the name of a blob that somebody is about to rely on: its writer may not have come to that.
+
+        Raises:
+            MissingBlob: It is not there.
+            StoreNotWritable: The store can't be written.
+        """
+        self._blobs.settle(ref)
+
     def receive(self, ref: BlobRef) -> AbstractContextManager[Partial]:
         """Receive a blob in pieces, going on with what an earlier try has left; see `ltx_cache.partial`.
 

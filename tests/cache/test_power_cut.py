@@ -106,9 +106,10 @@ def send(root: Path, tell: Tell) -> None:
 def check_send(root: Path, told: frozenset[str]) -> None:
     """The remote shows the old bundle or the new one, whole."""
     reader = Store(root / "reader")
-    transferring.pull(reader, FolderRemote(root / "remote"), NAME, reach)
-    manifest = FolderRemote(root / "remote").read(NAME)
+    remote = FolderRemote(root / "remote")
+    manifest = remote.read(NAME)
     assert manifest
+    transferring.pull(reader, remote, manifest, reach)
     reader.set_ref(NAME, manifest)
     assert content(reader) in ([NEW] if "sent" in told else [OLD, NEW])
     shutil.rmtree(reader.root)
