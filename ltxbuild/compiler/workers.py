@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import IO, Any
 
 from ltx_cache.store import Store
+from ltxbuild.environment import scrubbed
 from ltxbuild.errors import BuildFailed
-from ltxbuild.targets.target import scrubbed
 
 TAIL = 15
 """Lines of a failed compile's log that are shown."""

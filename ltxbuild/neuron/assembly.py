@@ -20,7 +20,6 @@ from ltxbuild.errors import ToolMissing
 from ltxbuild.neuron import toolchain
 from ltxbuild.neuron.command import command, environment
 from ltxbuild.neuron.compile import compile_graph
-from ltxbuild.plan.keys import graph_key
 from ltxbuild.plan.results import look_up
 
 Lower = Callable[[], dict[str, Any]]
@@ -98,6 +97,12 @@ def kept_graph(program: Key, store: Store) -> Graph | None:
     """The graph of a program, if the store has it."""
     found = look_up(store, graph_key(program), Graph)
     return msgspec.convert(found.value, Graph) if isinstance(found, Hit) else None
+
+
+def graph_key(program: Key) -> Key:
+    """Key of a program's graph: all that the program depends on but the compiler."""
+    apart = ("flags", "tools")
+    return Key("graph", tuple(factor for factor in program.factors if factor.name not in apart))
 
 
 def flags(program: Key) -> dict[str, Any]:

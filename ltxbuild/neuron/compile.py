@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO
 
 from ltx_run.neuron.neff import BadNeff, read_header
+from ltxbuild.environment import scrubbed
 from ltxbuild.errors import BuildFailed
 from ltxbuild.neuron.command import GRAPH, LOG, NEFF
-from ltxbuild.targets.target import scrubbed
 
 LIMIT = 4 * 3600.0
 """Seconds that a compile may take; the longest that are known of took half an hour."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ltxbuild.targets.target import scrubbed
+from ltxbuild.environment import scrubbed
 
 NAME = "neuronx-cc"
 INSTALL = "install neuronx-cc 2.x from AWS's own package index (the one of PyPI is an empty stub)"

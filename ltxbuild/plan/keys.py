@@ -82,12 +82,6 @@ def program_key(
     return Key("program", tuple(Factor(name, value) for name, value in factors.items()))
 
 
-def graph_key(program: Key) -> Key:
-    """Key of what a compiler of its own reads, for the program with that key."""
-    apart = ("flags", "tools")
-    return Key("graph", tuple(factor for factor in program.factors if factor.name not in apart))
-
-
 def weights_key(
     component: str,
     precision: str,

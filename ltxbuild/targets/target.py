@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from ltxbuild.recipe import TargetSection
-
-SCRUBBED = ("XLA_", "JAX_", "LIBTPU_", "TPU_", "TF_", "LD_PRELOAD", "NEURON_")
-"""Prefixes of variables that reach code generation; the recipe's flags are the only way in."""
 
 
 class Target(Protocol):
@@ -45,7 +41,7 @@ class Target(Protocol):
         """Versions of compilers that are no packages here; a factor of the program key."""
 
     def environment(self, machine: Mapping[str, Any], devices: int) -> dict[str, str]:
-        """Variables for compile processes of programs that span so many devices, beside `scrubbed`."""
+        """Variables for compile processes of programs that span so many devices, beside the scrubbed ones."""
 
     def check(self) -> None:
         """Refuse when the compiler is not installed.
@@ -53,8 +49,3 @@ class Target(Protocol):
         Raises:
             ToolMissing: Names what is missing and the command that installs it.
         """
-
-
-def scrubbed() -> dict[str, str]:
-    """This process's environment without what could change generated code behind the key's back."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(SCRUBBED)}

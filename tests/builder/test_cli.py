@@ -14,9 +14,9 @@ import pytest
 
 from ltx_cache.store import Store
 from ltxbuild.compiler.workers import WorkerPool
+from ltxbuild.environment import scrubbed
 from ltxbuild.errors import BuildFailed
 from ltxbuild.targets import target
-from ltxbuild.targets.target import scrubbed
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "recipes/cpu_tiny.yaml")

@@ -17,9 +17,10 @@ from ltx_cache.store import Hit, Store
 from ltx_run.neuron.neff import HEADER_SIZE
 from ltxbuild.errors import BuildFailed, RecipeError, ToolMissing
 from ltxbuild.neuron import assembly, compile, toolchain
+from ltxbuild.neuron.assembly import graph_key
 from ltxbuild.neuron.command import command
-from ltxbuild.plan.keys import graph_key
 from ltxbuild.plan.planner import BuildPlan, plan_build
+from ltxbuild.plan.sources import reached_modules
 from ltxbuild.recipe import load
 from ltxbuild.synthetic.shipped import shipped_config
 
@@ -198,6 +199,13 @@ def test_an_option_of_the_build_is_not_the_recipes() -> None:
     with pytest.raises(RecipeError, match=r"flags\.output can't be set"):
         command({**FLAGS, "output": "elsewhere"}, "trn2")
     assert "--lnc" not in command({**FLAGS, "lnc": False}, "trn2")
+
+
+def test_recipes_and_plans_are_no_code_that_a_graph_depends_on() -> None:
+    """Else any change there would lower everything again."""
+    reached = reached_modules("ltxbuild.compiler.neuron", "ltxbuild.neuron.assembly")
+    assert "ltxbuild.neuron.clean" in reached
+    assert not {"ltxbuild.recipe", "ltxbuild.plan.keys", "ltxbuild.plan.planner"} & set(reached)
 
 
 def test_recipes_share_programs_and_weights(store: Store, install: Install) -> None:
