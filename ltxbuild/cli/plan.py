@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ltx_cache.store import Hit, Miss
-from ltx_run.console import data_console, human_bytes
+from ltx_run.console import data_console, hint, human_bytes, say
 from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
 from ltxbuild.cli.planning import CheckpointOverrides, planned, read_recipe
-from ltxbuild.plan.planner import BuildPlan, PlannedProgram
-from ltxbuild.plan.programspec import Size
+from ltxbuild.plan.memory import Fit, Footprint, Verdict, fits
+from ltxbuild.plan.planner import BuildPlan
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+_VERDICTS: Mapping[Verdict | None, str] = {
+    "fits": "[green]fits[/]",
+    "fits alone": "[yellow]fits alone[/]",
+    "too large": "[red]too large[/]",
+    None: "-",
+}
 
 
 @click.command("plan")
@@ -29,7 +37,10 @@ def plan_command(
     programs_only: bool,
     as_json: bool,
 ) -> None:
-    """Show the programs and weight sets of RECIPE: hit or miss, and bytes per device. Nothing is built.
+    """Show the programs and weight sets of RECIPE: hit or miss, and whether they fit. Nothing is built.
+
+    Memory is that of each device: estimated, marked ~, until a program is built, and the compiler's figures
+    from then on. `with next` adds weights and code of the program that follows, loaded meanwhile.
 
     \b
     Examples:
@@ -44,13 +55,15 @@ def show(plan: BuildPlan, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(summary(plan), indent=2))
         return
-    console = data_console()
-    console.print(_programs_table(plan))
+    console, found = data_console(), fits(plan)
+    console.print(_programs_table(plan, found))
     console.print(_weights_table(plan))
+    _say_whether_it_fits(found)
 
 
 def summary(plan: BuildPlan) -> dict[str, Any]:
     """A plan as JSON."""
+    found = fits(plan)
     return {
         "recipe": plan.recipe.name,
         "complete": plan.complete,
@@ -62,8 +75,7 @@ def summary(plan: BuildPlan) -> dict[str, Any]:
                 "attention": item.forms.attention,
                 "state": _state(item.found),
                 "key": item.key.digest,
-                "weight_bytes_per_device": _weight_bytes(plan, item.spec.weights),
-                "temp_bytes_per_device": _temp_bytes(item),
+                "memory": _memory(found[name]),
             }
             for name, item in plan.programs.items()
         },
@@ -79,30 +91,52 @@ def summary(plan: BuildPlan) -> dict[str, Any]:
     }
 
 
-def _programs_table(plan: BuildPlan) -> Table:
+def _memory(fit: Fit) -> dict[str, Any]:
+    """Bytes on each device, and whether they fit."""
+    taken = fit.footprint
+    return {
+        "source": "estimate" if taken.estimated else "compiler",
+        "weights": taken.weights,
+        "arguments": taken.arguments,
+        "temp": taken.temp,
+        "code": None if taken.estimated else taken.code,
+        "alone": taken.total,
+        "with_next": fit.together,
+        "device": fit.capacity,
+        "verdict": fit.verdict,
+    }
+
+
+def _programs_table(plan: BuildPlan, found: Mapping[str, Fit]) -> Table:
     from rich.table import Table
 
     table = Table(title=f"{plan.recipe.name}: programs")
-    for heading in ("program", "geometry", "state"):
+    for heading in ("program", "state"):
         table.add_column(heading)
-    for heading in ("devices", "weights/device", "temp/device"):
+    for heading in ("devices", "arguments", "temp", "code", "alone", "with next", "of"):
         table.add_column(heading, justify="right")
-    for name, item in plan.programs.items():
-        geometry = " ".join(f"{key}={_shown(value)}" for key, value in item.spec.geometry)
-        temp = _temp_bytes(item)
+    table.add_column("verdict")
+    for name, fit in found.items():
+        item, taken = plan.programs[name], fit.footprint
+        sizes = (taken.arguments, taken.temp, taken.total, fit.together)
+        arguments, temp, alone, together = (_bytes(size, taken) for size in sizes)
         table.add_row(
             name,
-            geometry,
             _state(item.found),
             str(item.placement.devices),
-            human_bytes(_weight_bytes(plan, item.spec.weights)),
-            "-" if temp is None else human_bytes(temp),
+            arguments,
+            temp,
+            "-" if taken.estimated else human_bytes(taken.code),
+            alone,
+            together,
+            human_bytes(fit.capacity) if fit.capacity else "-",
+            _VERDICTS[fit.verdict],
         )
     return table
 
 
-def _shown(value: Size) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
+def _bytes(size: int, taken: Footprint) -> str:
+    return f"~{human_bytes(size)}" if taken.estimated else human_bytes(size)
 
 
 def _weights_table(plan: BuildPlan) -> Table:
@@ -126,10 +160,15 @@ def _state(found: Hit | Miss | None) -> str:
     return "hit" if isinstance(found, Hit) else "miss"
 
 
-def _weight_bytes(plan: BuildPlan, name: str | None) -> int:
-    return plan.weights[name].bytes_per_device if name else 0
-
-
-def _temp_bytes(item: PlannedProgram) -> int | None:
-    """Scratch memory, known from the compiler once the program is built."""
-    return item.record.memory.temp if item.record else None
+def _say_whether_it_fits(found: Mapping[str, Fit]) -> None:
+    """One sentence on all programs, on standard error."""
+    if any(fit.footprint.estimated for fit in found.values()):
+        say("~ is an estimate, without code; the compiler's figures take its place once a program is built")
+    verdicts = {name: fit.verdict for name, fit in found.items() if fit.verdict}
+    if large := [name for name, verdict in verdicts.items() if verdict == "too large"]:
+        say(f"too large for the memory of its devices: {', '.join(large)}")
+        hint("split it over more devices (target.profile, target.tensor_parallel), or make the video smaller")
+    elif tight := [name for name, verdict in verdicts.items() if verdict == "fits alone"]:
+        say(f"every program fits; not beside the weights of the one that follows: {', '.join(tight)}")
+    elif verdicts:
+        say("every program fits its devices, also beside the weights of the one that follows")

@@ -18,13 +18,14 @@ def count(jaxpr: Any) -> int:
 
 def _of(equation: Any) -> int:
     name, params = equation.primitive.name, equation.params
-    shapes = [getattr(operand.aval, "shape", ()) for operand in equation.invars]
+    shapes: list[tuple[int, ...]] = [getattr(operand.aval, "shape", ()) for operand in equation.invars]
+    made = prod(getattr(equation.outvars[0].aval, "shape", ())) if equation.outvars else 0
     if name == "dot_general":
         contracted = params["dimension_numbers"][0][0]
-        return 2 * prod(equation.outvars[0].aval.shape) * prod(shapes[0][axis] for axis in contracted)
+        return 2 * made * prod(shapes[0][axis] for axis in contracted)
     if name == "conv_general_dilated":
         outputs = shapes[1][params["dimension_numbers"].rhs_spec[0]]
-        return 2 * prod(equation.outvars[0].aval.shape) * prod(shapes[1]) // outputs
+        return 2 * made * prod(shapes[1]) // outputs
     inside = [count(inner) for inner in _inner(params)]
     if name == "cond":
         return max(inside)

@@ -57,8 +57,9 @@ def place(x: Array, *axes: str | None) -> Array:
     layout = _LAYOUT.get()
     if layout is None:
         return x
-    sharding = NamedSharding(layout.mesh, layout.spec(axes))  # type: ignore[no-untyped-call]
-    return lax.with_sharding_constraint(x, sharding)
+    sharding = NamedSharding(layout.mesh, layout.spec(axes))
+    placed: Array = lax.with_sharding_constraint(x, sharding)  # type: ignore[no-untyped-call]
+    return placed
 
 
 def gather(params: Mapping[str, Any], table: ParamTable, axis: str) -> Mapping[str, Any]:
@@ -108,7 +109,7 @@ def total(parts: Sequence[Array], axis: str) -> Sequence[Array]:
     ends = [0]
     for part in parts:
         ends.append(ends[-1] + part.shape[1])
-    sums = lax.psum(jnp.concatenate(parts, axis=1), name)
+    sums = lax.psum(jnp.concatenate(parts, axis=1), name)  # type: ignore[no-untyped-call]
     return jnp.split(sums, ends[1:-1], axis=1)
 
 

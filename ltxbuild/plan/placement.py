@@ -36,6 +36,10 @@ class Placement:
         """Devices the program spans."""
         return device_count(self.mesh)
 
+    def parts(self, axis: str) -> int:
+        """Devices that a logical axis is split over."""
+        return self.mesh[self.rules[axis]] if axis in self.rules else 1
+
     def weight_rules(self, table: ParamTable) -> dict[str, str]:
         """The rules that concern weights: those of axes that the table has."""
         return {axis: split for axis, split in self.rules.items() if any(axis in spec.axes for spec in table)}

@@ -1,0 +1,249 @@
+"""What a program needs beside its inputs while it runs, estimated from its sizes.
+
+A formula per kind of component: what lives through a layer, plus the most that any part of a layer holds at
+once. Compilers fuse more or less than that; tests hold the result within a factor of `ACCURACY` of what
+compilers report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from ltxbuild.components import ModelConfig
+from ltxbuild.model.config import GeneratorConfig
+from ltxbuild.plan.arguments import F32, table_numbers
+from ltxbuild.plan.placement import Placement
+from ltxbuild.plan.programspec import Forms, ProgramSpec
+
+ACCURACY = 2
+"""Factor within which estimate and compiler agree, in either direction."""
+BLOCK_QUERIES = 512
+"""Queries that the blocked attention takes at once."""
+CONVOLUTIONS = frozenset({"upsampler", "video_encoder", "video_decoder"})
+F32_WEIGHTS = frozenset({"vocoder"})
+STRIDES = {"compress_time": (2, 1, 1), "compress_space": (1, 2, 2), "compress_all": (2, 2, 2)}
+"""How the video VAE's samplers change frames, rows and columns."""
+
+
+class _Case(NamedTuple):
+    """What the formulas look at.
+
+    Attributes:
+        sizes: Geometry of the program.
+        config: Of the model.
+        parts: Devices that a logical axis is split over.
+        forms: How the program is written.
+        item: Bytes of a number.
+        platform: Target platform.
+    """
+
+    sizes: dict[str, Any]
+    config: ModelConfig
+    parts: Callable[[str], int]
+    forms: Forms
+    item: int
+    platform: str
+
+
+class _Layer(NamedTuple):
+    """One layer of a transformer on one device: tokens that ask and that are asked, and widths."""
+
+    asking: int
+    asked: int
+    width: int
+    inner: int
+    heads: int
+    hidden: int
+
+
+def temporary(
+    spec: ProgramSpec, config: ModelConfig, placement: Placement, forms: Forms, item: int, weights: int
+) -> int:
+    """Bytes of scratch memory on each device.
+
+    Args:
+        spec: The program.
+        config: Of the model.
+        placement: Where it runs.
+        forms: How it is written.
+        item: Bytes of a number in the recipe's precision.
+        weights: Bytes of its weights on a device.
+    """
+    case = _Case(dict(spec.geometry), config, placement.parts, forms, item, placement.platform)
+    return _FORMULAS[spec.kind](case) + _copied(spec, case, weights)
+
+
+def _copied(spec: ProgramSpec, case: _Case, weights: int) -> int:
+    """Weights that XLA:CPU copies as a whole: widened to f32, or turned round for a convolution."""
+    if case.platform != "cpu":
+        return 0
+    if case.item < F32 and spec.kind not in F32_WEIGHTS:
+        return weights * F32 // case.item
+    return weights if spec.kind in CONVOLUTIONS else 0
+
+
+def _denoise(case: _Case) -> int:
+    """Both streams, rotary tables and modulated text; the video's layer; weights where they are gathered."""
+    sizes, model, item = case.sizes, case.config.ltx.transformer, case.item
+    video, audio, length = model.video_dim, model.audio_dim, sizes["length"]
+    tokens = (sizes["frames"] + sizes.get("keyframes", 0)) * sizes["height"] * sizes["width"]
+    own, heads = tokens // case.parts("tokens"), case.parts("heads")
+    passes = _passes(sizes)
+    streams = 2 * (own * video + sizes["audio"] * audio) + length * (video + audio)
+    made = table_numbers(sizes, case.config) // case.parts("tokens") // heads
+    tables = 0 if "tables" in sizes else made
+    hidden = 4 * video // case.parts("mlp")
+    gathered = 2 * hidden * video if case.parts("embed") > 1 else 0
+    layer = _Layer(
+        own, max(tokens, length), video, video // heads, model.num_attention_heads // heads, hidden
+    )
+    return int(item * (passes * streams + tables + gathered) + passes * _layer(case, layer))
+
+
+def _passes(sizes: Mapping[str, Any]) -> int:
+    """Predictions of a guided step that are one batch."""
+    if not sizes.get("batched"):
+        return 1
+    return 1 + int(sizes["negative"]) + bool(sizes["stg_blocks"]) + int(sizes["isolated"])
+
+
+def _layer(case: _Case, layer: _Layer) -> int:
+    """The larger of attention and feed-forward; both sum up their result in f32."""
+    item, result = case.item, layer.asking * layer.width * (case.item + F32)
+    attention = 2 * layer.asking * layer.inner * item + 2 * layer.asked * layer.inner * item
+    feeding = layer.asking * layer.hidden * (item + F32)
+    return result + max(attention + _scores(case, layer), feeding)
+
+
+def _scores(case: _Case, layer: _Layer) -> int:
+    """Scores in f32, and what the second product takes of them; XLA:CPU keeps them three times."""
+    rows = {"plain": layer.asking, "blocked": min(layer.asking, BLOCK_QUERIES)}.get(case.forms.attention, 0)
+    copies = 3 * F32 if case.platform == "cpu" else F32 + case.item
+    return rows * layer.asked * layer.heads * copies
+
+
+def _text_encoder(case: _Case) -> int:
+    """One layer of the tower, the f32 sums of both features, and the projection of one hidden state."""
+    gemma, model, item = case.config.gemma, case.config.ltx.transformer, case.item
+    tokens, heads = case.sizes["batch"] * case.sizes["length"], case.parts("heads")
+    features = (model.video_dim + model.audio_dim) // case.parts("mlp")
+    own = gemma.num_attention_heads // heads
+    layer = _Layer(
+        tokens,
+        case.sizes["length"],
+        gemma.hidden_size,
+        own * gemma.head_dim,
+        own,
+        2 * gemma.intermediate_size // case.parts("mlp"),
+    )
+    sums = 2 * F32 * tokens * features + item * features * gemma.hidden_size
+    return int(sums + 2 * item * tokens * gemma.hidden_size) + _layer(case, layer)
+
+
+def _connectors(case: _Case) -> int:
+    """Both connectors side by side: nothing orders them."""
+    model, length, batch = case.config.ltx.transformer, case.sizes["length"], case.sizes["batch"]
+    total, heads, mlp = 0, case.parts("heads"), case.parts("mlp")
+    for width, count in (
+        (model.video_dim, model.connector_num_attention_heads),
+        (model.audio_dim, model.audio_connector_num_attention_heads),
+    ):
+        layer = _Layer(batch * length, length, width, width // heads, count // heads, 4 * width // mlp)
+        total += 2 * case.item * batch * length * width + _layer(case, layer)
+    return total
+
+
+def _tokens(case: _Case) -> int:
+    """Programs that only rearrange tokens: once in, once out, in f32."""
+    sizes, model = case.sizes, case.config.ltx.transformer
+    tokens = (sizes["frames"] + sizes.get("keyframes", 0)) * sizes["height"] * sizes["width"]
+    return int(2 * F32 * (tokens * model.in_channels + sizes["audio"] * model.audio_in_channels))
+
+
+def _rope_tables(case: _Case) -> int:
+    """The tables, and each of them once more while it is put together."""
+    return 2 * case.item * table_numbers(case.sizes, case.config)
+
+
+def _video_decoder(case: _Case) -> int:
+    vae, sizes = case.config.ltx.vae, case.sizes
+    cells, width = sizes["frames"] * sizes["height"] * sizes["width"], 8 * vae.decoder_base_channels
+    live = cells * width
+    for block in reversed(vae.decoder_blocks):
+        if block.kind in STRIDES:
+            cells, width = cells * prod(STRIDES[block.kind]), width // block.multiplier
+        live = max(live, cells * width)
+    return _convolved(case, live)
+
+
+def _video_encoder(case: _Case) -> int:
+    vae, sizes = case.config.ltx.vae, case.sizes
+    cells = sizes["height"] * sizes["width"] // vae.patch_size**2
+    width = vae.latent_channels
+    live = cells * width
+    for block in vae.encoder_blocks:
+        stride = STRIDES.get(block.kind.removesuffix("_res"))
+        if stride:  # one frame stays one
+            cells, width = cells // prod(stride[1:]), width * block.multiplier
+        live = max(live, cells * width)
+    return _convolved(case, live)
+
+
+def _upsampler(case: _Case) -> int:
+    sizes, upsampler = case.sizes, case.config.upsampler
+    assert upsampler is not None
+    cells = sizes["frames"] * sizes["height"] * sizes["width"]
+    spread = 2 if upsampler.temporal_upsample else 4 if upsampler.spatial_scale == 2 else 9
+    return _convolved(case, cells * spread * upsampler.mid_channels)
+
+
+def _audio_decoder(case: _Case) -> int:
+    audio = case.config.ltx.audio_vae
+    return _convolved(case, 4 * case.sizes["audio"] * audio.mel_bins * audio.ch)
+
+
+def _convolved(case: _Case, live: int) -> int:
+    """Input, activation with its frames repeated, and the sum over taps in f32, of the widest layer."""
+    return live * (2 * case.item + 2 * F32)
+
+
+def _vocoder(case: _Case) -> int:
+    """The widest stage of either generator, for every kernel size; activations run at twice its rate."""
+    vocoder = case.config.ltx.vocoder
+    samples = case.sizes["mel"] * prod(vocoder.vocoder.upsample_rates)
+    rate = vocoder.bwe.output_sampling_rate // vocoder.bwe.input_sampling_rate
+    extended = samples * rate // prod(vocoder.bwe.upsample_rates)
+    stages = [*_stages(vocoder.vocoder, case.sizes["mel"]), *_stages(vocoder.bwe, extended)]
+    return 3 * F32 * max(stages)
+
+
+def _stages(generator: GeneratorConfig, steps: int) -> list[int]:
+    """Numbers that each stage of a generator holds, for all its kernel sizes."""
+    channels, held = generator.upsample_initial_channel, []
+    for rate in generator.upsample_rates:
+        steps, channels = steps * rate, channels // 2
+        held.append(2 * steps * channels * len(generator.resblock_kernel_sizes))
+    return held
+
+
+_FORMULAS: Mapping[str, Callable[[_Case], int]] = MappingProxyType(
+    {
+        "text_encoder": _text_encoder,
+        "connectors": _connectors,
+        "rope_tables": _rope_tables,
+        "denoise": _denoise,
+        "denoise_from": _denoise,
+        "denoise_step": _denoise,
+        "mix_images": _tokens,
+        "mix_noise": _tokens,
+        "unpatchify": _tokens,
+        "upsampler": _upsampler,
+        "video_encoder": _video_encoder,
+        "video_decoder": _video_decoder,
+        "audio_decoder": _audio_decoder,
+        "vocoder": _vocoder,
+    }
+)
