@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import shutil
-import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import IO
 from ltx_run.neuron.neff import BadNeff, read_header
 from ltxbuild.environment import scrubbed
 from ltxbuild.errors import BuildFailed
+from ltxbuild.neuron import guard
 from ltxbuild.neuron.command import GRAPH, LOG, NEFF
 
 LIMIT = 4 * 3600.0
@@ -75,28 +74,23 @@ def compile_graph(
 def _run(
     command: Sequence[str], folder: Path, environment: Mapping[str, str], output: IO[bytes]
 ) -> int | None:
-    """Exit code of the compiler, None if it took too long; what it started ends with it, whatever happens."""
+    """Exit code of the compiler, None if it took too long; it ends with this process, whatever ends that."""
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", guard.__name__, *command],
         cwd=folder,
         env=environment,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.STDOUT,
-        start_new_session=True,
     )
+    assert process.stdin is not None
     try:
         return process.wait(LIMIT)
     except subprocess.TimeoutExpired:
         return None
     finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        process.stdin.close()
+        process.wait()
 
 
 def _kept_log(folder: Path, command: Sequence[str], log: Path) -> str:

@@ -15,6 +15,8 @@ from ltxbuild.environment import scrubbed
 NAME = "neuronx-cc"
 INSTALL = "install neuronx-cc 2.x from AWS's own package index (the one of PyPI is an empty stub)"
 VERSION = re.compile(r"\b\d+\.\d+\.\d+\.\d+(?:\+\w+)?")
+BESIDE = str(Path(sys.executable).parent)
+"""Where pip puts programs, for environments that are not on PATH."""
 PATIENCE = 120
 """Seconds that it may take to say its version: it loads all of itself first."""
 
@@ -34,7 +36,7 @@ class Compiler:
 
 def find() -> Compiler | None:
     """The neuronx-cc on PATH, or beside this Python; None if there is none, or a stub of version 1."""
-    found = shutil.which(NAME) or shutil.which(NAME, path=str(Path(sys.executable).parent))
+    found = shutil.which(NAME) or shutil.which(NAME, path=BESIDE)
     return _ask(Path(found)) if found else None
 
 

@@ -41,7 +41,7 @@ class Target(Protocol):
         """Versions of compilers that are no packages here; a factor of the program key."""
 
     def environment(self, machine: Mapping[str, Any], devices: int) -> dict[str, str]:
-        """Variables for compile processes of programs that span so many devices, beside the scrubbed ones."""
+        """Variables of compile processes for so many devices, beside a scrubbed environment."""
 
     def check(self) -> None:
         """Refuse when the compiler is not installed.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +35,7 @@ Install = Callable[..., Path]
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Puts a stand-in on the PATH and returns its folder; without a call there is none."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    monkeypatch.setattr(toolchain.sys, "executable", "/usr/bin/python3")
+    monkeypatch.setattr(toolchain, "BESIDE", "/nowhere")
 
     def chosen(mode: str = "good", **options: str) -> Path:
         folder = neuronx_cc.install(tmp_path / f"bin-{time.monotonic_ns()}", mode, **options)
@@ -102,21 +105,49 @@ def test_a_failure_is_told_and_never_kept(
     assert lower.count == 1
 
 
-def test_what_hangs_is_ended_with_all_it_started(
-    store: Store, install: Install, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No process of its group is left."""
-    started: list[Any] = []
-    popen = compile.subprocess.Popen
-    monkeypatch.setattr(
-        compile.subprocess, "Popen", lambda *args, **more: started.append(popen(*args, **more)) or started[-1]
-    )
-    monkeypatch.setattr(compile, "LIMIT", 0.5)
-    install("hangs")
+def is_there(process: int) -> bool:
+    """Whether a process runs."""
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+def test_what_hangs_is_ended(store: Store, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what it has started."""
+    monkeypatch.setattr(compile, "LIMIT", 1.0)
+    folder = install("hangs")
     with pytest.raises(BuildFailed):
         assembly.assemble("denoise", key(), store, Lower(store))
-    with pytest.raises(ProcessLookupError):
-        os.killpg(started[-1].pid, 0)
+    (call,) = neuronx_cc.calls(folder)
+    assert not any(is_there(process) for process in call["processes"])
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_the_compiler_ends_with_the_build(how: signal.Signals, tmp_path: Path, install: Install) -> None:
+    """However that ends: an hour's work for nobody would hold the machine's memory."""
+    folder = install("hangs")
+    code = (
+        "import sys, neuron_keys; from pathlib import Path; from ltx_cache.store import Store\n"
+        "from ltxbuild.neuron import assembly\n"
+        f"store = Store(Path({str(tmp_path / 'store')!r}))\n"
+        "assembly.assemble('x', neuron_keys.neuron_key(), store, neuron_keys.Lower(store))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(neuronx_cc.__file__).parent)}
+    build = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+    _until(lambda: bool(neuronx_cc.calls(folder)))
+    processes = neuronx_cc.calls(folder)[0]["processes"]
+    assert all(is_there(process) for process in processes)
+    build.send_signal(how)
+    build.wait()
+    _until(lambda: not any(is_there(process) for process in processes))
+
+
+def _until(true: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("mode", [None, "stub"])

@@ -9,9 +9,11 @@ import itertools
 import json
 import os
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 VERSION = "2.24.5133.0+58f8de22"
 MODES = ("good", "refuses", "killed", "memory", "hangs", "wrong_lnc", "nothing", "broken", "torn", "stub")
@@ -36,8 +38,8 @@ def install(folder: Path, mode: str = "good", version: str = VERSION) -> Path:
     return folder
 
 
-def calls(folder: Path) -> list[dict[str, object]]:
-    """Arguments, folder and environment of each compile."""
+def calls(folder: Path) -> list[dict[str, Any]]:
+    """Arguments, folder, environment and processes of each compile."""
     file = folder / "calls"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
@@ -50,7 +52,13 @@ def main(folder: str, mode: str, version: str) -> None:
             f"NeuronX Compiler version {'1.0.post1' if mode == 'stub' else version}\n\nPython version 3.11.9"
         )
         return
-    record = {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
+    record: dict[str, Any] = {
+        "arguments": arguments,
+        "folder": str(Path.cwd()),
+        "environment": dict(os.environ),
+    }
+    child = [subprocess.Popen(["sleep", "600"]).pid] if mode == "hangs" else []
+    record["processes"] = [os.getpid(), *child]
     with (Path(folder) / "calls").open("a") as file:
         file.write(json.dumps(record) + "\n")
     option = dict(itertools.pairwise(arguments))
