@@ -58,10 +58,7 @@ def report(name: str, timings: Mapping[str, Timing], notes: Mapping[str, Any] | 
     for label, value in (notes or {}).items():
         print(f"  {label:32} {value}")
     record = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
-        "commit": _commit(),
+        **circumstances(),
         "timings": {label: asdict(timing) for label, timing in timings.items()},
         "notes": dict(notes or {}),
     }
@@ -69,6 +66,16 @@ def report(name: str, timings: Mapping[str, Timing], notes: Mapping[str, Any] | 
     path = RESULTS / f"{name}.json"
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     path.write_text(json.dumps([*earlier, record], indent=1) + "\n", encoding="utf-8")
+
+
+def circumstances() -> dict[str, Any]:
+    """What a figure depends on beside the code: machine, versions and commit."""
+    return {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "commit": _commit(),
+    }
 
 
 def _commit() -> str:

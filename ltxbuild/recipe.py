@@ -133,6 +133,23 @@ class ProgramSection(Section):
     flags: dict[str, FlagValue] = Field(default_factory=dict)
 
 
+Block = Annotated[int, Field(ge=128, multiple_of=128)]
+
+
+class FlashSection(Section):
+    """Blocks of the flash attention kernel on TPU, in tokens."""
+
+    queries: Block = Field(1024, description="queries that are held while all keys go by")
+    keys: Block = Field(1024, description="keys and values that are fetched at once")
+    compute: Block = Field(512, description="keys of which scores are held at once; divides keys")
+
+    @model_validator(mode="after")
+    def _whole_fetches(self) -> FlashSection:
+        if self.keys % self.compute:
+            raise ValueError(f"compute is {self.compute}, which does not divide keys: {self.keys}")
+        return self
+
+
 class Recipe(Section):
     """A whole recipe."""
 
@@ -153,7 +170,11 @@ class Recipe(Section):
         "fused", description="denoising loop inside or outside the program"
     )
     layers: Literal["auto", "scan", "unroll"] = "auto"
-    attention: Literal["auto", "plain", "blocked"] = "auto"
+    attention: Literal["auto", "plain", "blocked", "flash"] = "auto"
+    flash: FlashSection = FlashSection()
+    tiles: Literal["auto", "official", "equal"] = Field(
+        "auto", description="how the video decoder's work is cut; auto: equal, but official on cpu"
+    )
     variants: Annotated[dict[str, VariantSection], Field(min_length=1)]
     programs: dict[str, ProgramSection] = Field(default_factory=dict)
 
@@ -175,6 +196,16 @@ class Recipe(Section):
                 raise ValueError(f"{min(named)} is for guided pipelines; pipeline {self.pipeline} has none")
         elif self.guidance.perturbed and not self.guidance.stg_blocks:
             raise ValueError("guidance.stg_blocks is empty; name the blocks, or set both stg scales to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _flash_has_a_kernel(self) -> Recipe:
+        if self.attention == "flash" and self.target.platform not in ("tpu", "cuda"):
+            raise ValueError(
+                f"attention is flash; {self.target.platform} has no kernel for it (tpu, cuda have)"
+            )
+        if self.attention == "flash" and self.precision != "bfloat16":
+            raise ValueError(f"attention is flash, which needs precision bfloat16; it is {self.precision}")
         return self
 
     @property
@@ -239,6 +270,7 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
         "target": TargetSection,
         "variants": VariantSection,
         "programs": ProgramSection,
+        "flash": FlashSection,
         "guidance": GuidanceSection,
     }
     section = sections.get(str(location[0]), Recipe) if location else Recipe

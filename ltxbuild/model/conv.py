@@ -7,7 +7,7 @@ and channels in f32, the bias is added in f32, and the sum is rounded once to th
     conv2d(name, key, out_channels, in_channels, kernel=(3, 3), bias=True) -> ParamTable
     conv3d(name, key, out_channels, in_channels, kernel=(3, 3, 3), bias=True) -> ParamTable
     convolve2d(params, x [N, H, W, in], padding=((1, 1), (1, 1))) -> [N, H', W', out]
-    convolve3d(params, x [T + kt - 1, H, W, in]) -> [T, H, W, out]
+    convolve3d(params, x [T + kt - 1, H, W, in], form="taps") -> [T, H, W, out]
     replicate_frames(x [T, H, W, C], before, after) -> [before + T + after, H, W, C]
     depth_to_space(x [T, H, W, pt * ph * pw * C], (pt, ph, pw)) -> [T * pt, H * ph, W * pw, C]
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -30,6 +30,7 @@ from ltxbuild.model.params import Layout, ParamSpec, ParamTable
 Params = Mapping[str, Any]
 Channels = int | tuple[int, ...]
 Padding2d = tuple[tuple[int, int], tuple[int, int]]
+Form = Literal["taps", "direct"]
 
 
 def conv2d(
@@ -104,22 +105,24 @@ def convolve2d(params: Params, x: Array, padding: Padding2d = ((1, 1), (1, 1))) 
     return _finish(params, _tap(x, weight.reshape(*weight.shape[:3], -1), padding), x)
 
 
-def convolve3d(params: Params, x: Array) -> Array:
+def convolve3d(params: Params, x: Array, form: Form = "taps") -> Array:
     """Convolve a video with stride 1, zeros around each frame, no padding in time (the caller pads).
-
-    Written as the sum over temporal taps of 2-D convolutions with the frames in the batch.
 
     Args:
         params: `weight [kt, kh, kw, in, out]` with odd kh and kw, and perhaps `bias [out]`.
         x: `[T + kt - 1, H, W, in]`.
+        form: `taps` is the sum over temporal taps of 2-D convolutions with the frames in the batch, twice as
+            fast as `direct`, one 3-D convolution, on a CPU; for TPU that compiles in a sixth of the time.
 
     Returns:
         `[T, H, W, out]` in the dtype of `x`.
     """
     taps, height, width, channels = params["weight"].shape[:4]
     weight = params["weight"].reshape(taps, height, width, channels, -1)
-    frames = x.shape[0] - taps + 1
     padding = ((height // 2, height // 2), (width // 2, width // 2))
+    if form == "direct":
+        return _finish(params, _whole(x, weight, padding), x)
+    frames = x.shape[0] - taps + 1
     total = _tap(x[:frames], weight[0], padding)
     for tap in range(1, taps):
         total = total + _tap(x[tap : tap + frames], weight[tap], padding)
@@ -135,6 +138,17 @@ def _tap(x: Array, weight: Array, padding: Padding2d) -> Array:
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         preferred_element_type=jnp.float32,
     )
+
+
+def _whole(x: Array, weight: Array, padding: Padding2d) -> Array:
+    return lax.conv_general_dilated(
+        x[None],
+        weight,
+        window_strides=(1, 1, 1),
+        padding=((0, 0), *padding),
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        preferred_element_type=jnp.float32,
+    )[0]
 
 
 def _finish(params: Params, total: Array, x: Array) -> Array:

@@ -13,14 +13,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ltxbuild.model import flash
+from ltxbuild.model.flash import Blocks
+
 Params = Mapping[str, Any]
 Carry = TypeVar("Carry")
-AttentionKind = Literal["plain", "blocked"]
+AttentionKind = Literal["plain", "blocked", "cudnn"] | Blocks
 
 FLOOR = -1e38
 """Below every score, and finite: accelerators differ in what they make of infinities."""
 BLOCK_QUERIES = 512
 """Queries per block of the blocked attention: bounds the score matrix to `[B, H, 512, S]`."""
+FEW_SCORES = 1 << 20
+"""Scores per head below which no kernel is worth its start: 126 audio tokens and 1024 of text."""
 
 
 def linear(params: Params, x: Array) -> Array:
@@ -95,7 +100,8 @@ def attention(
         v: `[B, S, K, D]`.
         scale: Factor on the scores.
         mask: Boolean `[B or 1, T or 1, S]`, True where a key may be seen. Rows that see nothing give zeros.
-        kind: `plain` holds all scores `[B, H, T, S]`; `blocked` goes through the queries in blocks.
+        kind: `plain` holds all scores `[B, H, T, S]`; `blocked` goes through the queries in blocks; `cudnn`
+            and `Blocks` never hold them, see `flash`: for a mask `[1, 1, S]` only.
 
     Returns:
         `[B, T, H, D]` in the dtype of `q`.
@@ -103,9 +109,22 @@ def attention(
     if k.shape[2] != q.shape[2]:
         repeats = q.shape[2] // k.shape[2]
         k, v = jnp.repeat(k, repeats, axis=2), jnp.repeat(v, repeats, axis=2)
+    if isinstance(kind, Blocks) or kind == "cudnn":
+        return _attend_flash(q, k, v, mask, scale, kind)
     if kind == "plain" or q.shape[1] <= BLOCK_QUERIES:
         return _attend(q, k, v, mask, scale)
     return _attend_blocked(q, k, v, mask, scale)
+
+
+def _attend_flash(
+    q: Array, k: Array, v: Array, mask: Array | None, scale: float, kind: Blocks | Literal["cudnn"]
+) -> Array:
+    if q.shape[1] * k.shape[1] < FEW_SCORES:
+        return _attend(q, k, v, mask, scale)
+    visible = None if mask is None else mask.reshape(k.shape[1])
+    if isinstance(kind, Blocks):
+        return flash.on_tpu(q, k, v, visible, scale=scale, blocks=kind)
+    return flash.on_cuda(q, k, v, visible, scale=scale)
 
 
 def _attend(q: Array, k: Array, v: Array, mask: Array | None, scale: float) -> Array:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from ltxbuild.model.config import UpsamplerConfig
-from ltxbuild.model.conv import conv2d, conv3d, convolve2d, convolve3d, depth_to_space
+from ltxbuild.model.conv import Form, conv2d, conv3d, convolve2d, convolve3d, depth_to_space
 from ltxbuild.model.layers import run_layers, silu
 from ltxbuild.model.params import Layout, ParamSpec, ParamTable, prefixed, stack, vector
-from ltxbuild.model.video_vae import denormalize, from_video, normalize, statistics, to_video
+from ltxbuild.model.video_vae import Convolve, denormalize, from_video, normalize, statistics, to_video
 
 Params = Mapping[str, Any]
 
@@ -78,13 +79,14 @@ def _residual_stage(name: str, key: str, layers: int, channels: int) -> ParamTab
     return prefixed(f"{name}.blocks", stack(tables))
 
 
-def upsample(params: Params, latent: Array, config: UpsamplerConfig) -> Array:
+def upsample(params: Params, latent: Array, config: UpsamplerConfig, form: Form = "taps") -> Array:
     """Upsample a normalised latent.
 
     Args:
         params: Tree of `params(config)`.
         latent: `[1, C, F, h, w]`, normalised.
         config: Sizes.
+        form: Of the 3-D convolutions, see `conv.convolve3d`.
 
     Returns:
         `[1, C, F, 2h, 2w]`, `[1, C, F, 3h/2, 3w/2]` or `[1, C, 2F - 1, h, w]`, normalised, in the dtype of
@@ -94,18 +96,20 @@ def upsample(params: Params, latent: Array, config: UpsamplerConfig) -> Array:
         ValueError: The batch is not 1.
     """
     x = denormalize(params["statistics"], to_video(latent))
-    x = silu(_group_norm(params["norm_in"], _convolve(params["conv_in"], x)))
-    x = run_layers(_residual, x, params["before"]["blocks"])
-    x = _resample(params, x, config)
-    x = run_layers(_residual, x, params["after"]["blocks"])
-    return from_video(normalize(params["statistics"], _convolve(params["conv_out"], x)))
+    conv = partial(_convolve, form=form)
+    residual = partial(_residual, conv=conv)
+    x = silu(_group_norm(params["norm_in"], conv(params["conv_in"], x)))
+    x = run_layers(residual, x, params["before"]["blocks"])
+    x = _resample(params, x, config, conv)
+    x = run_layers(residual, x, params["after"]["blocks"])
+    return from_video(normalize(params["statistics"], conv(params["conv_out"], x)))
 
 
-def _resample(params: Params, x: Array, config: UpsamplerConfig) -> Array:
+def _resample(params: Params, x: Array, config: UpsamplerConfig, conv: Convolve) -> Array:
     spread = SPREAD[config.kind]
     if config.kind == "temporal_x2":
         # A latent frame stands for eight frames, the first one for a single frame.
-        return depth_to_space(_convolve(params["upsample"], x), spread)[1:]
+        return depth_to_space(conv(params["upsample"], x), spread)[1:]
     x = depth_to_space(convolve2d(params["upsample"], x), spread)
     return _blur(params["blur"], x) if config.kind == "spatial_x1.5" else x
 
@@ -127,14 +131,14 @@ def _blur(kernel: Array, x: Array) -> Array:
     return jnp.asarray(total, x.dtype)
 
 
-def _residual(x: Array, params: Params) -> Array:
-    inner = silu(_group_norm(params["norm1"], _convolve(params["conv1"], x)))
-    return silu(x + _group_norm(params["norm2"], _convolve(params["conv2"], inner)))
+def _residual(x: Array, params: Params, conv: Convolve) -> Array:
+    inner = silu(_group_norm(params["norm1"], conv(params["conv1"], x)))
+    return silu(x + _group_norm(params["norm2"], conv(params["conv2"], inner)))
 
 
-def _convolve(params: Params, x: Array) -> Array:
+def _convolve(params: Params, x: Array, *, form: Form) -> Array:
     """3x3x3 convolution of `[T, H, W, C]` with zeros around it in time and space."""
-    return convolve3d(params, jnp.pad(x, ((1, 1), (0, 0), (0, 0), (0, 0))))
+    return convolve3d(params, jnp.pad(x, ((1, 1), (0, 0), (0, 0), (0, 0))), form)
 
 
 def _group_norm(params: Params, x: Array) -> Array:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from jax import Array
 
 from ltxbuild.model.config import VideoVaeConfig
-from ltxbuild.model.conv import conv3d, depth_to_space
+from ltxbuild.model.conv import Form, conv3d, depth_to_space
 from ltxbuild.model.params import ParamTable
 from ltxbuild.model.video_vae import (
     CENTRED,
     STRIDES,
+    Convolve,
     Stage,
     activate,
     convolve,
@@ -73,13 +75,14 @@ def _stage_params(stage: Stage) -> ParamTable:
     return conv3d(f"{stage.name}.conv", f"{stage.key}.conv.conv", split, stage.inputs)
 
 
-def decode(params: Params, latent: Array, config: VideoVaeConfig) -> Array:
+def decode(params: Params, latent: Array, config: VideoVaeConfig, form: Form = "taps") -> Array:
     """Decode a latent, or a tile of one.
 
     Args:
         params: Tree of `params(config)`.
         latent: `[1, C, t, h, w]`, normalised as the transformer leaves it.
         config: Sizes.
+        form: Of the convolutions, see `conv.convolve3d`.
 
     Returns:
         Frames `[F, H, W, 3]`, black 0 and white 1, in the dtype of `latent`. They are not clamped: tiles are
@@ -89,17 +92,18 @@ def decode(params: Params, latent: Array, config: VideoVaeConfig) -> Array:
         ValueError: The batch is not 1.
     """
     x = denormalize(params["statistics"], to_video(latent))
-    x = convolve(params["conv_in"], x, CENTRED)
+    conv = partial(convolve, padding=CENTRED, form=form)
+    x = conv(params["conv_in"], x)
     for index, stage in enumerate(_stages(config)):
-        x = _run_stage(stage, params["up"][str(index)], x)
-    x = convolve(params["conv_out"], activate(x), CENTRED)
+        x = _run_stage(stage, params["up"][str(index)], x, conv)
+    x = conv(params["conv_out"], activate(x))
     frames = depth_to_space(x, (1, config.patch_size, config.patch_size))
     return (frames + 1) * 0.5
 
 
-def _run_stage(stage: Stage, params: Params, x: Array) -> Array:
+def _run_stage(stage: Stage, params: Params, x: Array, conv: Convolve) -> Array:
     if stage.stride is None:
-        return run_residual_stage(params, x, CENTRED)
-    x = depth_to_space(convolve(params["conv"], x, CENTRED), stage.stride)
+        return run_residual_stage(params, x, conv)
+    x = depth_to_space(conv(params["conv"], x), stage.stride)
     # A latent cell stands for `stride` frames, the first one for a single frame.
     return x[1:] if stage.stride[0] > 1 else x

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
 from ltxbuild.model.config import VideoVaeConfig
-from ltxbuild.model.conv import conv3d
+from ltxbuild.model.conv import Form, conv3d
 from ltxbuild.model.params import ParamTable
 from ltxbuild.model.video_vae import (
     CAUSAL,
     STRIDES,
+    Convolve,
     Stage,
     activate,
     convolve,
@@ -70,13 +72,14 @@ def _stage_params(stage: Stage) -> ParamTable:
     return conv3d(f"{stage.name}.conv", f"{stage.key}.conv.conv", outputs, stage.inputs)
 
 
-def encode(params: Params, frames: Array, config: VideoVaeConfig) -> Array:
+def encode(params: Params, frames: Array, config: VideoVaeConfig, form: Form = "taps") -> Array:
     """Encode frames to the normalised means of their latents.
 
     Args:
         params: Tree of `params(config)`.
         frames: `[1, 3, F, H, W]` in [-1, 1].
         config: Sizes.
+        form: Of the convolutions, see `conv.convolve3d`.
 
     Returns:
         `[1, C, f, h, w]` in the dtype of `frames`; with the official blocks `F = 8 (f - 1) + 1`, `H = 32 h`
@@ -88,10 +91,11 @@ def encode(params: Params, frames: Array, config: VideoVaeConfig) -> Array:
     stages = _stages(config)
     _check_size(frames.shape[2:], stages, config.patch_size)
     x = _patchify(to_video(frames), config.patch_size)
-    x = convolve(params["conv_in"], x, CAUSAL)
+    conv = partial(convolve, padding=CAUSAL, form=form)
+    x = conv(params["conv_in"], x)
     for index, stage in enumerate(stages):
-        x = _run_stage(stage, params["down"][str(index)], x)
-    moments = convolve(params["conv_out"], activate(x), CAUSAL)
+        x = _run_stage(stage, params["down"][str(index)], x, conv)
+    moments = conv(params["conv_out"], activate(x))
     return from_video(normalize(params["statistics"], moments[..., : config.latent_channels]))
 
 
@@ -113,14 +117,14 @@ def _patchify(x: Array, patch: int) -> Array:
     return blocks.transpose(0, 1, 3, 5, 4, 2).reshape(frames, height // patch, width // patch, -1)
 
 
-def _run_stage(stage: Stage, params: Params, x: Array) -> Array:
+def _run_stage(stage: Stage, params: Params, x: Array, conv: Convolve) -> Array:
     if stage.stride is None:
-        return run_residual_stage(params, x, CAUSAL)
+        return run_residual_stage(params, x, conv)
     if stage.stride[0] > 1:
         x = jnp.concatenate([x[:1], x])
     groups = _space_to_depth(x, stage.stride)
     skip = groups.reshape(*groups.shape[:3], stage.outputs, -1).mean(axis=-1, dtype=jnp.float32)
-    return _space_to_depth(convolve(params["conv"], x, CAUSAL), stage.stride) + skip.astype(x.dtype)
+    return _space_to_depth(conv(params["conv"], x), stage.stride) + skip.astype(x.dtype)
 
 
 def _space_to_depth(x: Array, stride: tuple[int, int, int]) -> Array:

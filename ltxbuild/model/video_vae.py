@@ -5,19 +5,21 @@ Inside, a video is `[T, H, W, C]`: frames are the batch of the 2-D convolutions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ltxbuild.model.conv import conv3d, convolve3d, replicate_frames
+from ltxbuild.model.conv import Form, conv3d, convolve3d, replicate_frames
 from ltxbuild.model.layers import run_layers, silu
 from ltxbuild.model.params import ParamTable, prefixed, stack, vector
 
 Params = Mapping[str, Any]
 TimePadding = tuple[int, int]
 """How often the first and the last frame are repeated before a convolution."""
+Convolve = Callable[[Params, Array], Array]
+"""`convolve` with padding and form chosen."""
 
 CAUSAL: TimePadding = (2, 0)
 CENTRED: TimePadding = (1, 1)
@@ -106,9 +108,9 @@ def activate(x: Array) -> Array:
     return silu(pixel_norm(x))
 
 
-def convolve(params: Params, x: Array, padding: TimePadding) -> Array:
+def convolve(params: Params, x: Array, *, padding: TimePadding, form: Form) -> Array:
     """3x3x3 convolution `[T, H, W, in]` to `[T, H, W, out]`: end frames repeated, zeros around each frame."""
-    return convolve3d(params, replicate_frames(x, *padding))
+    return convolve3d(params, replicate_frames(x, *padding), form)
 
 
 def residual_stage(name: str, key: str, layers: int, channels: int) -> ParamTable:
@@ -123,11 +125,11 @@ def residual_stage(name: str, key: str, layers: int, channels: int) -> ParamTabl
     return prefixed(f"{name}.blocks", stack(tables))
 
 
-def run_residual_stage(params: Params, x: Array, padding: TimePadding) -> Array:
+def run_residual_stage(params: Params, x: Array, convolve: Convolve) -> Array:
     """Residual layers `x + conv2(act(conv1(act(x))))` on `[T, H, W, C]`."""
 
     def layer(x: Array, params: Params) -> Array:
-        inner = convolve(params["conv1"], activate(x), padding)
-        return x + convolve(params["conv2"], activate(inner), padding)
+        inner = convolve(params["conv1"], activate(x))
+        return x + convolve(params["conv2"], activate(inner))
 
     return run_layers(layer, x, params["blocks"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ltx_run import plan as steps
 from ltxbuild.components import ModelConfig
+from ltxbuild.plan.forms import tiling
 from ltxbuild.plan.latent_size import AUDIO_STRIDE, LatentSize
 from ltxbuild.plan.programspec import ProgramSpec, Size
 from ltxbuild.plan.tiling import tile_shapes, tiles
@@ -97,7 +98,7 @@ class Draft:
 
     def decode_video(self, latent: str, size: LatentSize) -> str:
         """Video latent to frames, tile by tile."""
-        cut = tiles(size.frames, size.height, size.width)
+        cut = tiles(size.frames, size.height, size.width, tiling(self.recipe))
         for name, (t, h, w) in tile_shapes(cut).items():
             geometry = {"frames": t, "height": h, "width": w}
             self.programs[name] = ProgramSpec(name, "video_decoder", "video_decoder", tuple(geometry.items()))

@@ -5,6 +5,8 @@ What the recipe leaves to `auto` is chosen here, by measurement.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from ltxbuild.components import ModelConfig
@@ -13,12 +15,18 @@ from ltxbuild.plan.programspec import Forms, ProgramSpec
 from ltxbuild.recipe import Recipe
 
 SCORES_LIMIT = 1 << 30
-"""Bytes of attention scores above which `attention: auto` goes through the queries in blocks."""
+"""Bytes of attention scores on a device above which `attention: auto` goes through the queries in blocks."""
+FLASH_LIMIT = 1 << 24
+"""The same above which it takes the platform's kernel: scores that caches don't hold."""
+KERNELS: Mapping[str, Literal["pallas", "cudnn"]] = MappingProxyType({"tpu": "pallas", "cuda": "cudnn"})
+"""Flash attention by platform; for programs that attend under one mask for all queries."""
 
 
 def choose(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Placement) -> Forms:
     """The forms of one program."""
-    return Forms(_layers(spec, recipe, placement), _attention(spec, recipe, config, placement))
+    attention = _attention(spec, recipe, config, placement)
+    blocks = (recipe.flash.queries, recipe.flash.keys, recipe.flash.compute) if attention == "pallas" else ()
+    return Forms(_layers(spec, recipe, placement), attention, blocks, _convolution(placement))
 
 
 def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement) -> Literal["scan", "unroll"]:
@@ -34,15 +42,34 @@ def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement) -> Literal[
     return "unroll" if spec.kind == "vocoder" and placement.platform == "cuda" else "scan"
 
 
+def _convolution(placement: Placement) -> Literal["taps", "direct"]:
+    """The compiler for TPU needs 18 seconds for one 3-D convolution and 108 for its sum of three 2-D ones."""
+    return "direct" if placement.platform == "tpu" else "taps"
+
+
 def _attention(
     spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Placement
-) -> Literal["plain", "blocked"]:
-    if recipe.attention != "auto":
+) -> Literal["plain", "blocked", "pallas", "cudnn"]:
+    scores = score_bytes(spec, recipe, config) // placement.devices
+    kernel = KERNELS.get(placement.platform) if spec.component in ("transformer", "connectors") else None
+    wanted = recipe.attention == "flash" or (recipe.attention == "auto" and scores > FLASH_LIMIT)
+    if kernel and wanted and recipe.precision == "bfloat16":
+        return kernel
+    if recipe.attention in ("plain", "blocked"):
         return recipe.attention
     if placement.platform == "neuron":  # blocks of queries would be a loop
         return "plain"
-    scores = score_bytes(spec, recipe, config) // placement.devices
     return "blocked" if scores > SCORES_LIMIT else "plain"
+
+
+def tiling(recipe: Recipe) -> Literal["official", "equal"]:
+    """How the video is cut for decoding: each shape of tile is a program, and costs minutes to compile.
+
+    On CPUs it costs seconds, and the numbers are the official ones.
+    """
+    if recipe.tiles != "auto":
+        return recipe.tiles
+    return "official" if recipe.target.platform == "cpu" else "equal"
 
 
 def tables_outside(recipe: Recipe) -> bool:

@@ -50,11 +50,15 @@ class Forms:
 
     Attributes:
         layers: `scan` over stacked weights, or `unroll`: written out, one input per layer and weight.
-        attention: See `model.layers.attention`.
+        attention: See `model.layers.attention`; `pallas` is the TPU kernel.
+        blocks: Of that kernel, see `model.flash.Blocks`; empty for others.
+        convolution: See `model.conv.convolve3d`.
     """
 
     layers: Literal["scan", "unroll"] = "scan"
-    attention: Literal["plain", "blocked"] = "plain"
+    attention: Literal["plain", "blocked", "pallas", "cudnn"] = "plain"
+    blocks: tuple[int, ...] = ()
+    convolution: Literal["taps", "direct"] = "taps"
 
     def json(self) -> dict[str, Any]:
         """For keys and jobs."""

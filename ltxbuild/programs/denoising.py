@@ -24,6 +24,7 @@ from ltxbuild.model.layers import Params
 from ltxbuild.model.positions import Geometry, RopeTables
 from ltxbuild.model.sampler import Latents
 from ltxbuild.plan.programspec import Forms
+from ltxbuild.programs.shapes import attention_kind
 
 LATENTS = ("latent.video", "latent.audio")
 TABLES = tuple(f"rope.{name}.{part}" for name in RopeTables._fields for part in ("cos", "sin"))
@@ -137,7 +138,7 @@ def _stage(size: dict[str, Any], config: ModelConfig, forms: Forms) -> Stage:
             isolated=bool(size["isolated"]),
             batched=bool(size["batched"]),
         )
-    return Stage(config.ltx.transformer, geometry, forms.attention, guidance, size.get("stride", 1))
+    return Stage(config.ltx.transformer, geometry, attention_kind(forms), guidance, size.get("stride", 1))
 
 
 def _inputs(stage: Stage, size: dict[str, Any], arrays: Sequence[Array]) -> Inputs:

@@ -12,12 +12,13 @@ from ltxbuild.components import ModelConfig
 from ltxbuild.model import connector, gemma
 from ltxbuild.model.layers import Params
 from ltxbuild.plan.programspec import Forms
+from ltxbuild.programs.shapes import attention_kind
 
 
 def text_encoder(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
     """Token ids and mask `[B, S]` to features of both modalities."""
     shape = (size["batch"], size["length"])
-    encode = partial(gemma.encode, config=config.gemma, kind=forms.attention)
+    encode = partial(gemma.encode, config=config.gemma, kind=attention_kind(forms))
     tensors = (Tensor("tokens", shape, "int32"), Tensor("mask", shape, "bool"))
     return Traceable(encode, tensors, ("features.video", "features.audio"))
 
@@ -34,7 +35,9 @@ def connectors(size: dict[str, Any], config: ModelConfig, dtype: str, forms: For
     names = ("context", "context.negative")[: size["batch"]]
 
     def connect(params: Params, video: Array, audio: Array, mask: Array) -> tuple[Array, ...]:
-        contexts = connector.connect(params, video, audio, mask, config=transformer, kind=forms.attention)
+        contexts = connector.connect(
+            params, video, audio, mask, config=transformer, kind=attention_kind(forms)
+        )
         return tuple(context[i : i + 1] for i in range(len(names)) for context in contexts)
 
     return Traceable(

@@ -15,5 +15,5 @@ from ltxbuild.programs.shapes import one_to_one, video_latent
 def upsampler(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
     """Latent `[1, C, F, h, w]` to `[1, C, F, 2h, 2w]`."""
     assert config.upsampler is not None
-    upsample = partial(model.upsample, config=config.upsampler)
+    upsample = partial(model.upsample, config=config.upsampler, form=forms.convolution)
     return one_to_one(upsample, video_latent(size, config, dtype), "upscaled")

@@ -23,7 +23,7 @@ def known(section: TargetSection, topologies: Mapping[str, int]) -> str:
             nothing runs on one device of any topology.
     """
     name, devices = section.topology, section.devices
-    if name not in topologies:
+    if name is None or name not in topologies:
         fitting = [topology for topology, count in topologies.items() if count == devices]
         what = "is missing" if name is None else f"is {name}, which is not known"
         listed = ", ".join(f"{topology} ({count})" for topology, count in topologies.items())

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from oracles import import_oracles
 
 from ltx_run.plan import Tile
-from ltxbuild.plan.tiling import tile_shapes, tiles
+from ltxbuild.plan.tiling import Cut, tile_shapes, tiles
 
 import_oracles()
 from ltx_core.model.video_vae import SpatialTilingConfig, TemporalTilingConfig, TilingConfig  # noqa: E402
@@ -99,20 +101,47 @@ def test_tiles_and_weights_are_the_official_ones(size: tuple[int, int, int]) -> 
             np.testing.assert_allclose(mask, expected.numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [*SIZES, (3, 4, 32), (3, 40, 5)])
-def test_weights_sum_to_one(size: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("cut", ["official", "equal"])
+@pytest.mark.parametrize("size", [*SIZES, (3, 4, 32), (3, 40, 5), (12, 7, 100), (41, 17, 33)])
+def test_weights_sum_to_one(size: tuple[int, int, int], cut: Cut) -> None:
     """Blending is a weighted mean: over every output pixel the tiles' weights sum to one.
 
-    The last two sizes are so long that the official code makes tiles of 3 cells, whose ramps overlap; ours
-    are at least 4 cells long, so that the sum holds without a division.
+    Some sizes are so long that the official code makes tiles of 3 cells, whose ramps overlap; ours are at
+    least 4 cells long, so that the sum holds without a division.
     """
-    plan = tiles(*size)
+    plan = tiles(*size, cut)
     total = [np.zeros(extent) for extent in (1 + 8 * (size[0] - 1), 32 * size[1], 32 * size[2])]
     for axis in range(3):
         for place in {(t.out_start[axis], t.out_stop[axis], t.ramps[axis]) for t in plan}:
             total[axis][place[0] : place[1]] += _mask(place[1] - place[0], place[2], time=axis == 0)
     for weights in total:
         np.testing.assert_allclose(weights, 1, atol=1e-12)
+
+
+@given(st.integers(1, 90), st.integers(1, 70), st.integers(1, 70))
+def test_equal_tiles_have_one_shape_and_cover_everything(frames: int, height: int, width: int) -> None:
+    """One program for any size; tiles are as long as the official ones or a little longer."""
+    plan = tiles(frames, height, width, "equal")
+    ((time, rows, columns),) = tile_shapes(plan).values()
+    longer = max(height, width)
+    assert time <= 11
+    for length, size in ((rows, height), (columns, width)):
+        assert length <= max(6, round(24 * size / longer) * 9 / 8)
+    for axis, size in enumerate((frames, height, width)):
+        cuts = _cuts(plan, axis)
+        assert (cuts[0][0], cuts[-1][1]) == (0, size)
+        assert all(before[1] - after[0] >= 2 for before, after in itertools.pairwise(cuts))
+
+
+def test_equal_tiles_at_full_resolution() -> None:
+    """121 frames of 1024 x 1536: eight tiles of one shape, where the official cut has 18 of four shapes."""
+    plan = tiles(16, 32, 48, "equal")
+    assert [_cuts(plan, axis) for axis in range(3)] == [
+        [(0, 10), (6, 16)],
+        [(0, 17), (15, 32)],
+        [(0, 25), (23, 48)],
+    ]
+    assert plan[-1].ramps == ((25, 0), (64, 0), (64, 0))
 
 
 def test_blending_restores_what_was_cut() -> None:

@@ -34,14 +34,15 @@ def test_2d_equals_torch(kernel: tuple[int, int], padding: conv.Padding2d) -> No
     np.testing.assert_allclose(np.moveaxis(np.asarray(got), -1, 1), want.numpy(), atol=2e-6)
 
 
+@pytest.mark.parametrize("form", ["taps", "direct"])
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3), (2, 1, 3)])
-def test_3d_equals_torch(kernel: tuple[int, int, int]) -> None:
-    """The sum over temporal taps is torch's 3-D convolution, also for uneven kernels."""
+def test_3d_equals_torch(kernel: tuple[int, int, int], form: conv.Form) -> None:
+    """The sum over temporal taps and the 3-D convolution are torch's, also for uneven kernels."""
     module = _torch_conv(3, 5, 4, kernel)
     params = load(conv.conv3d("ours", "official", 5, 4, kernel), _state(module))["ours"]
     x = torch.randn(1, 4, 5, 6, 7)
     want = module(F.pad(x, (kernel[2] // 2,) * 2 + (kernel[1] // 2,) * 2))[0]
-    got = conv.convolve3d(params, jnp.asarray(x[0].permute(1, 2, 3, 0).numpy()))
+    got = conv.convolve3d(params, jnp.asarray(x[0].permute(1, 2, 3, 0).numpy()), form)
     np.testing.assert_allclose(np.moveaxis(np.asarray(got), -1, 0), want.numpy(), atol=2e-6)
 
 
