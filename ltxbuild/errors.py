@@ -13,6 +13,7 @@ LtxError (ltx_cache.errors)
 from __future__ import annotations
 
 from ltx_cache.errors import LtxError
+from ltx_cache.errors import ToolMissing as ToolMissing
 
 
 class RecipeError(LtxError):
@@ -31,12 +32,6 @@ class UnknownProgram(LtxError):
     """A program name that the recipe or the bundle doesn't have."""
 
     exit_code = 2
-
-
-class ToolMissing(LtxError):
-    """A package or compiler that the command needs is not installed."""
-
-    exit_code = 3
 
 
 class BuildFailed(LtxError):

@@ -16,7 +16,7 @@ from ltx_run.console import hint, human_bytes, say
 from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
 from ltxbuild.cli.plan import show, summary
 from ltxbuild.cli.planning import CheckpointOverrides, Planned, planned, read_recipe
-from ltxbuild.cli.trusting import trust_options
+from ltxbuild.cli.trusting import offline_option, trust_options
 from ltxbuild.errors import ToolMissing, UnknownProgram
 from ltxbuild.plan.planner import BuildPlan
 
@@ -27,6 +27,7 @@ from ltxbuild.plan.planner import BuildPlan
 @click.option("--only", multiple=True, metavar="PROGRAM", help="Build only this program (repeatable).")
 @click.option("--from", "source", metavar="URL", help="Take from this remote what it has.")
 @trust_options
+@offline_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option(
     "-j",
@@ -44,6 +45,7 @@ def compile_command(
     only: tuple[str, ...],
     source: str | None,
     trust: Trust,
+    offline: bool,
     dry_run: bool,
     jobs: int,
     as_json: bool,
@@ -61,6 +63,8 @@ def compile_command(
     """
     if source is not None and dry_run:
         raise click.UsageError("--from would fill the cache: it can't be used with --dry-run")
+    if offline:
+        _refuse_network(source)
     started = time.monotonic()
     read = read_recipe(recipe, overrides)
     with Store(home()).in_use(create=True, on_wait=lambda: say("waiting for the end of ltxbuild gc")):
@@ -82,6 +86,15 @@ def compile_command(
     if as_json:
         click.echo(json.dumps(report, indent=2))
     _closing_words(found, chosen, bundle, report["seconds"])
+
+
+def _refuse_network(source: str | None) -> None:
+    from ltx_cache.address import HUB
+    from ltx_run.offline import refuse_connections
+
+    if source is not None and source.startswith(HUB):
+        raise click.UsageError(f"--from {source} needs the network: it can't be used with --offline")
+    refuse_connections()
 
 
 def _take(found: Planned, url: str, trust: Trust, only: set[str]) -> bool:

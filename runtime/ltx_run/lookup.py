@@ -17,7 +17,8 @@ from ltx_cache.errors import BadName, UnknownRef
 from ltx_cache.files import reading
 from ltx_cache.hashing import hash_file
 from ltx_cache.home import home
-from ltx_cache.store import Store
+from ltx_cache.store import Ref, Store
+from ltx_run.acquire import origin
 from ltx_run.bundle import Blob, Bundle, decode
 from ltx_run.console import say
 from ltx_run.contents import UNREADABLE
@@ -77,11 +78,14 @@ class OpenBundle:
         where: What the user named, for messages.
     """
 
-    def __init__(self, manifest: Bundle, digest: str, where: str, blobs: Blobs) -> None:
+    def __init__(
+        self, manifest: Bundle, digest: str, where: str, blobs: Blobs, advice: str = REBUILD
+    ) -> None:
         self.manifest = manifest
         self.digest = digest
         self.where = where
         self._blobs = blobs
+        self._advice = advice
 
     def path(self, blob: Blob) -> Path:
         """Path of a verified blob.
@@ -102,7 +106,7 @@ class OpenBundle:
         """
         missing = [f"{what} ({blob.sha256[:12]})" for what, blob in blobs if not self._blobs.has(_ref(blob))]
         if missing:
-            raise BundleInvalid(f"bundle {self.where} lacks {', '.join(missing)}", hint=REBUILD)
+            raise BundleInvalid(f"bundle {self.where} lacks {', '.join(missing)}", hint=self._advice)
 
 
 def _ref(blob: Blob) -> BlobRef:
@@ -160,7 +164,7 @@ def find(name: str, *, paranoid: bool = False, where: str | None = None) -> Open
         )
     store = Store(home())
     try:
-        ref = store.ref(name)
+        ref = store.ref_with_summary(name)
     except UnknownRef as error:
         advice = f"did you mean {' or '.join(error.nearest)}?" if error.nearest else "ltxbuild compile RECIPE"
         raise BundleNotFound(f"no bundle {name} in the cache at {store.root}", hint=advice) from None
@@ -168,8 +172,18 @@ def find(name: str, *, paranoid: bool = False, where: str | None = None) -> Open
         reason = f"it holds no {MANIFEST}" if folder.is_dir() else "there is no such directory"
         raise BundleNotFound(f"no bundle at {name}: {reason}", hint="ltxbuild list shows names") from None
     blobs = _StoreBlobs(store, paranoid)
-    data = blobs.open(ref).read_bytes()
-    return OpenBundle(_decoded(data, where or name), ref.sha256, where or name, blobs)
+    data = blobs.open(ref.manifest).read_bytes()
+    shown, digest = where or name, ref.manifest.sha256
+    return OpenBundle(_decoded(data, shown), digest, shown, blobs, _advice(ref))
+
+
+def _advice(ref: Ref) -> str:
+    """What to do about files that are not there."""
+    known = origin(ref)
+    if known is None or known.variants is None:
+        return REBUILD
+    here = ", ".join(known.variants)
+    return f"of it the cache has {here}: ltxbuild pull '{known.source}' --as {ref.name} --variant NAME"
 
 
 def _checked(folder: Path) -> bytes:

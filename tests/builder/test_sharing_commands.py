@@ -174,3 +174,10 @@ def test_wrong_usage(arguments: tuple[str, ...], message: str, store: Store, ltx
     done = ltxbuild(*arguments)
     assert (done.code in (1, 2), done.out) == (True, "")
     assert message in done.err
+
+
+def test_offline_builds_ask_nobody(hub: Hub, ltxbuild: Command, tmp_path: Path) -> None:
+    """What needs the network is refused before anything is read."""
+    done = ltxbuild("compile", str(tmp_path / "recipe.yaml"), "--from", URL, "--offline")
+    assert (done.code, hub.requests) == (2, [])
+    assert "can't be used with --offline" in done.err

@@ -20,7 +20,8 @@ from ltx_cache.trust import Trust
 from ltx_run.acquire import Acquired, Order, acquire, local_name, origin
 from ltx_run.bundle import Bundle, encode
 from ltx_run.contents import contents, platforms
-from ltx_run.errors import ProgramMismatch
+from ltx_run.errors import BundleInvalid, ProgramMismatch
+from ltx_run.lookup import find
 
 TRUST = Trust((KEY.public,))
 
@@ -256,3 +257,17 @@ def test_addresses_of_other_forms(text: str) -> None:
     with pytest.raises(LtxError) as caught:
         address(text)
     assert caught.value.exit_code == 2
+
+
+def test_a_variant_that_was_not_received_is_said(
+    remote: FolderRemote, store: Store, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the command that receives it."""
+    get(store, remote, select=small)
+    monkeypatch.setenv("LTX_HOME", str(store.root))
+    opened = find("two")
+    opened.require([("program small", bundle.programs["small"].executable)])
+    with pytest.raises(BundleInvalid, match="lacks program large") as caught:
+        opened.require([("program large", bundle.programs["large"].executable)])
+    command = f"ltxbuild pull '{remote.url}' --as two --variant NAME"
+    assert caught.value.hint == f"of it the cache has small: {command}"
