@@ -22,10 +22,10 @@ def _of(equation: Any) -> int:
     made = prod(getattr(equation.outvars[0].aval, "shape", ())) if equation.outvars else 0
     if name == "dot_general":
         contracted = params["dimension_numbers"][0][0]
-        return 2 * made * prod(shapes[0][axis] for axis in contracted)
+        return int(2 * made * prod(shapes[0][axis] for axis in contracted))
     if name == "conv_general_dilated":
         outputs = shapes[1][params["dimension_numbers"].rhs_spec[0]]
-        return 2 * made * prod(shapes[1]) // outputs
+        return int(2 * made * prod(shapes[1]) // outputs)
     inside = [count(inner) for inner in _inner(params)]
     if name == "cond":
         return max(inside)

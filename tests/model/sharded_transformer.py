@@ -19,8 +19,9 @@ from ltxbuild.compiler.census import census
 from ltxbuild.compiler.lower import Lowered, Tensor, Traceable, lower
 from ltxbuild.model import adaln, transformer
 from ltxbuild.model.config import TransformerConfig
+from ltxbuild.model.params import ParamTable
 from ltxbuild.model.positions import Geometry, rope_tables
-from ltxbuild.plan.profiles import BY_HEADS, BY_HEADS_AND_TOKENS, ONE, Layout
+from ltxbuild.plan.profiles import BY_HEADS, BY_HEADS_AND_TOKENS, ONE, Layout, device_count
 from ltxbuild.synthetic.shipped import shipped_config
 
 GRID = Geometry(frames=2, height=2, width=4, audio=5, fps=24.0)
@@ -44,8 +45,10 @@ def velocity(params: Any, *tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
     return run(params, *tokens, times, times, ropes)
 
 
-def lowered(layout: Layout, degrees: dict[str, int]) -> Lowered:
-    """The program for a layout."""
+def lowered(
+    layout: Layout, degrees: dict[str, int], table: ParamTable, devices: Sequence[jax.Device]
+) -> Lowered:
+    """The program for a layout, on the first of some devices."""
     sizes = config()
     shapes = (
         (1, GRID.tokens, sizes.in_channels),
@@ -56,9 +59,8 @@ def lowered(layout: Layout, degrees: dict[str, int]) -> Lowered:
     tensors = tuple(Tensor(str(number), shape, "float32") for number, shape in enumerate(shapes))
     program = Traceable(velocity, tensors, ("video", "audio"))
     mesh = layout.mesh(degrees)
-    devices = jax.devices()[: int(np.prod([*mesh.values()]))]
-    table = transformer.params(config())
-    return lower(program, table, layout.rules, mesh, devices, "float32", unroll=False)
+    some = devices[: device_count(mesh)]
+    return lower(program, table, layout.rules, mesh, some, "float32", unroll=False)
 
 
 def values(made: Lowered) -> list[np.ndarray]:
@@ -74,7 +76,7 @@ def run(made: Lowered, mesh: dict[str, int]) -> tuple[Sequence[np.ndarray], Cens
     """Results, and what was exchanged for them."""
     compiled = made.module.compile()
     names = tuple(mesh) or ("device",)
-    devices = np.array(jax.devices()[: int(np.prod([*mesh.values()]))])
+    devices = np.array(jax.devices()[: device_count(mesh)])
     where = Mesh(devices.reshape(tuple(mesh.values()) or (1,)), names)
     shardings = [NamedSharding(where, PartitionSpec(*record.spec)) for record in made.inputs]
     out = compiled(*(jax.device_put(x, to) for x, to in zip(values(made), shardings, strict=True)))
@@ -84,12 +86,13 @@ def run(made: Lowered, mesh: dict[str, int]) -> tuple[Sequence[np.ndarray], Cens
 def main() -> None:
     """Compare one device with four."""
     report = {}
-    want, _ = run(lowered(ONE, {}), {})
+    table, devices = transformer.params(config()), jax.devices()
+    want, _ = run(lowered(ONE, {}, table, devices), {})
     for name, layout, degrees in (
         ("heads", BY_HEADS, {"cp": 1, "tp": 4}),
         ("grid", BY_HEADS_AND_TOKENS, {"cp": 2, "tp": 2}),
     ):
-        got, found = run(lowered(layout, degrees), layout.mesh(degrees))
+        got, found = run(lowered(layout, degrees, table, devices), layout.mesh(degrees))
         differences = [np.abs(a - b).max() / np.abs(a).max() for a, b in zip(want, got, strict=True)]
         report[name] = {"difference": float(max(differences)), "census": msgspec.to_builtins(found)}
     print(json.dumps(report))
