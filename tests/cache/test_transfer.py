@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import hubserver
 import pytest
 import transferring
 from collecting import reach
@@ -26,7 +27,7 @@ from ltx_cache.errors import (
 )
 from ltx_cache.folder_remote import FolderRemote
 from ltx_cache.receive import Progress
-from ltx_cache.remote import Publication, encode_pointer
+from ltx_cache.remote import Publication, Remote, encode_pointer
 from ltx_cache.store import Store
 from ltx_cache.transfer import Transfer, pull, push
 from ltx_cache.verify import verify
@@ -44,9 +45,7 @@ def send(store: Store, remote: FolderRemote, name: str = NAME, extra: Iterable[b
     return push(store, remote, Publication(name, data), reach, extra)
 
 
-def receive(
-    store: Store, remote: FolderRemote, name: str = NAME, progress: Progress | None = None
-) -> Transfer:
+def receive(store: Store, remote: Remote, name: str = NAME, progress: Progress | None = None) -> Transfer:
     """Pull a bundle by its name."""
     manifest = remote.read(name)
     assert manifest is not None
@@ -280,14 +279,22 @@ def test_several_processes_pull_the_same(pushed: BlobRef, other: Store, tmp_path
     assert verify(other, reach).problems == ()
 
 
-@pytest.fixture(scope="module", params=["push", "pull"])
-def crashed(request: pytest.FixtureRequest) -> Iterator[tuple[str, list[Path], list[str]]]:
-    """What killed transfers leave, and the calls of one that was not."""
+@pytest.fixture(scope="module", params=["push", "pull", "push to the Hub", "pull from the Hub"])
+def crashed(request: pytest.FixtureRequest) -> Iterator[tuple[str, list[Path], list[str], str | None]]:
+    """What killed transfers leave, the calls of one that was not, and the Hub if they were with one."""
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        command = [sys.executable, transferring.__file__, folder, request.param]
-        calls = subprocess.check_output(command, text=True).split()
-        yield request.param, sorted(Path(folder).iterdir(), key=lambda path: int(path.name)), calls
+    direction, _, place = request.param.partition(" ")
+    with (
+        tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder,
+        hubserver.serve(lfs_from=100) as hub,
+    ):
+        env = hubserver.environment(hub, Path(folder) / "hf") if place else None
+        command = [sys.executable, transferring.__file__, f"{folder}/roots", direction]
+        calls = subprocess.check_output(command, text=True, env=env).split()
+        roots = sorted(Path(folder, "roots").iterdir(), key=lambda path: int(path.name))
+        with pytest.MonkeyPatch.context() as patch:
+            hubserver.point_at(hub, patch)
+            yield direction, roots, calls, hub.endpoint if place else None
 
 
 def manifests(blobs: Iterable[bytes]) -> bytes:
@@ -295,23 +302,26 @@ def manifests(blobs: Iterable[bytes]) -> bytes:
 
 
 def test_a_killed_transfer_leaves_the_old_bundle_or_the_new(
-    crashed: tuple[str, list[Path], list[str]],
+    crashed: tuple[str, list[Path], list[str], str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both sides are whole at every point, and the next try comes to the end."""
-    direction, roots, calls = crashed
+    direction, roots, calls, endpoint = crashed
     assert len(roots) == len(calls) + 1
-    assert Counter(calls)["replace"] >= 3
+    assert Counter(calls)["replace"] >= (3 if endpoint is None or direction == "pull" else 0)
+    assert Counter(calls)["request"] >= (0 if endpoint is None else 5)
+    make = transferring.remote
+    monkeypatch.setattr(transferring, "remote", lambda root: make(root, endpoint))
     seen = set()
     for root in roots:
         store = Store(root / ("store" if direction == "push" else "other"))
         assert verify(store, reach).problems == (), root
         reader = Store(root / "reader")
-        found = reader.open(receive(reader, FolderRemote(root / "remote")).manifest).read_bytes()
+        found = reader.open(receive(reader, transferring.remote(root)).manifest).read_bytes()
         named = store.open(store.ref(NAME)).read_bytes()
         seen.add(found if direction == "push" else named)
         (transferring.send if direction == "push" else transferring.receive)(root)
         assert verify(store, reach).problems == (), root
         assert store.open(store.ref(NAME)).read_bytes() == manifests(NEW), root
         last = Store(root / "last")
-        assert receive(last, FolderRemote(root / "remote")).manifest == store.ref(NAME), root
+        assert receive(last, transferring.remote(root)).manifest == store.ref(NAME), root
     assert seen == {manifests(OLD), manifests(NEW)}

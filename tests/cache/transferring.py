@@ -3,7 +3,8 @@
     python transferring.py FOLDER push|pull
 
 Makes FOLDER/0, FOLDER/1, ..., each with a `store`, a `remote` and for pulls an `other` store: in the last one
-the child came to its end. Prints the calls, in order.
+the child came to its end. Prints the calls, in order. If the environment has HF_ENDPOINT, the remotes are
+repositories `org/<n>` there, and requests are calls too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from crashing import CALLS, killing
 
 from ltx_cache.canonical import canonical
 from ltx_cache.folder_remote import FolderRemote
+from ltx_cache.hub import library
+from ltx_cache.hub_remote import HubRemote
 from ltx_cache.remote import Publication
 from ltx_cache.store import Store
 from ltx_cache.transfer import pull, push
@@ -27,9 +30,9 @@ OLD, NEW = (b"shared weights", b"old program"), (b"shared weights", b"new progra
 NAME = "bundle"
 
 
-def remote(root: Path) -> FolderRemote:
+def remote(root: Path, endpoint: str | None = os.environ.get("HF_ENDPOINT")) -> FolderRemote | HubRemote:
     """The remote; blobs come one after another, so that the calls have one order."""
-    found = FolderRemote(root / "remote")
+    found = HubRemote(f"org/{root.name}", endpoint=endpoint) if endpoint else FolderRemote(root / "remote")
     found.connections = 1
     return found
 
@@ -61,6 +64,7 @@ def send(root: Path) -> None:
     """Push the store's bundle."""
     store = Store(root / "store")
     data = store.open(store.ref(NAME)).read_bytes()
+    remote(root).create(private=False)
     push(store, remote(root), Publication(NAME, data, {"a" * 64: b"signature"}, card), reach)
 
 
@@ -81,6 +85,11 @@ def killed(root: Path, direction: str, at: int) -> bool:
         trace = list[str]()
         for name in CALLS:
             setattr(os, name, killing(name, at, False, trace))
+        if "HF_ENDPOINT" in os.environ:
+            import httpx
+
+            os.request = httpx.Client.send
+            httpx.Client.send = killing("request", at, False, trace)
         (send if direction == "push" else receive)(root)
         print(*trace, flush=True)
         os._exit(0)
@@ -92,6 +101,9 @@ def killed(root: Path, direction: str, at: int) -> bool:
 def main(folder: Path, direction: str) -> None:
     """Kill at every call."""
     import filelock  # noqa: F401  (so that no child reads its files under the wrapped calls)
+
+    if "HF_ENDPOINT" in os.environ:
+        library()
 
     at = 0
     while killed(folder / str(at), direction, at):
