@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from jaxlib import _jax
-from jaxlib import xla_client as xla
 
 from ltx_run.bundle import TensorSpec
 from ltx_run.distribution import Distribution
 from ltxbuild.compiler.backend import Compiled
 from ltxbuild.compiler.lower import Lowered
+from ltxbuild.neuron.census import census
 from ltxbuild.neuron.clean import cleaned
 from ltxbuild.neuron.partition import partitioned
 
@@ -37,14 +36,9 @@ def compile(lowered: Lowered, machine: Mapping[str, Any], flags: Mapping[str, An
         "temp": 0,
         "code": len(graph),
     }
-    return Compiled(code=graph, runtime="", features=(), memory=memory, flops=_flops(graph))
-
-
-def _flops(graph: bytes) -> float:
-    """Floating-point operations of one rank, as XLA counts them."""
-    client: Any = jax.devices()[0].client
-    module = xla.XlaComputation(graph).get_hlo_module()
-    return float(_jax.hlo_module_cost_analysis(client, module)["flops"])
+    return Compiled(
+        code=graph, runtime="", features=(), memory=memory, flops=lowered.flops, census=census(graph)
+    )
 
 
 def _part_bytes(record: TensorSpec, mesh: Mapping[str, int]) -> int:

@@ -15,7 +15,7 @@ import msgspec
 from ltx_cache.blobref import BlobRef
 from ltx_cache.key import Factor, Key
 from ltx_cache.store import Hit, Store
-from ltx_run.bundle import Blob, Memory, TensorInput, TensorSpec, WeightInput
+from ltx_run.bundle import Blob, Census, Memory, TensorInput, TensorSpec, WeightInput
 from ltxbuild.errors import ToolMissing
 from ltxbuild.neuron import toolchain
 from ltxbuild.neuron.command import command, environment
@@ -33,6 +33,7 @@ class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: tuple[TensorSpec, ...]
     memory: Memory
     flops: float
+    census: Census
 
 
 class Neff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +72,7 @@ def assemble(name: str, program: Key, store: Store, lower: Lower) -> Mapping[str
         "features": [topology(program), f"lnc{flags(program)['lnc']}"],
         "memory": {**msgspec.to_builtins(graph.memory), "code": neff.code.size},
         "flops": graph.flops,
+        "census": msgspec.to_builtins(graph.census),
         "inputs": msgspec.to_builtins(graph.inputs),
         "outputs": msgspec.to_builtins(graph.outputs),
         "reused": isinstance(found, Hit),
@@ -84,7 +86,7 @@ def lowered(program: Key, store: Store, lower: Lower) -> Graph:
     if found is not None:
         return found
     made = lower()
-    parts = {name: made[name] for name in ("inputs", "outputs", "memory", "flops")}
+    parts = {name: made[name] for name in ("inputs", "outputs", "memory", "flops", "census")}
     for record in parts["inputs"]:
         if record["kind"] == "tensor":
             record["donated"] = False  # a NEFF's results have memory of their own

@@ -10,10 +10,9 @@ from __future__ import annotations
 from ltx_run.neuron.names import input_name, output_name
 from ltxbuild.neuron.groups import groups, legacy
 from ltxbuild.neuron.hlo import Computation, Instruction, InstructionField, Module, read, write
-from ltxbuild.neuron.operations import IDLE, Unsupported, check, has_line, origin
+from ltxbuild.neuron.operations import COLLECTIVES, IDLE, Unsupported, check, has_line, origin
 from ltxbuild.neuron.wire import Field, encode
 
-COLLECTIVES = ("all-reduce", "all-gather")
 _I = InstructionField
 
 

@@ -20,6 +20,7 @@ _NAMES = """
     all-reduce all-gather
 """
 OPERATIONS = frozenset(_NAMES.split())
+COLLECTIVES = ("all-reduce", "all-gather")
 
 ELEMENT_TYPES = frozenset({1, 2, 4, 6, 8, 10, 11, 13, 16})
 """Of `PrimitiveType`: pred, s8, s32, u8, u32, f16, f32, tuple, bf16. What has 64 bits would be cut to 32."""

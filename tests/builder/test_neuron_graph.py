@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from ltxbuild.neuron import hlo
+from ltxbuild.neuron.census import census
 from ltxbuild.neuron.groups import FORMS, groups
 from ltxbuild.neuron.hlo import InstructionField, Module
 from ltxbuild.neuron.operations import OPERATIONS
@@ -96,6 +97,8 @@ def test_the_transformer_only_adds_up(report: Report) -> None:
     found = Counter(item.opcode for item in report.module("denoise_step").instructions)
     assert found["all-reduce"] == 2 * SUMS_PER_BLOCK
     assert found["all-gather"] == 0
+    (sums,) = census((report.folder / "denoise_step.hlo").read_bytes()).collectives
+    assert (sums.kind, sums.group, sums.count) == ("all-reduce", 4, 2 * SUMS_PER_BLOCK)
 
 
 def test_bytes_depend_on_neither_process_nor_path(report: Report, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ class Lower:
             "features": [],
             "memory": {"arguments": 8, "outputs": 8, "temp": 0, "code": 7},
             "flops": 1.0,
+            "census": {"collectives": [], "temporaries": []},
             "inputs": [{**tensor, "donated": True}],
             "outputs": [{name: value for name, value in tensor.items() if name != "kind"}],
             "reused": False,
