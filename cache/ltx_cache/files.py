@@ -85,6 +85,17 @@ class TempFile:
             while data:
                 data = data[os.write(self._fd, data) :]
 
+    def replace(self, target: Path) -> None:
+        """Make the file visible as `target`, unflushed: after a power cut it may be empty, wrong or gone.
+
+        Raises:
+            StoreNotWritable: The target can't be written.
+        """
+        with writing(target):
+            self._close()
+            target.parent.mkdir(exist_ok=True)
+            self._path.replace(target)
+
     def publish(self, target: Path) -> None:
         """Make the file durable, then visible as `target`, replacing what was there.
 

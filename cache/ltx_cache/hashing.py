@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator
 from io import FileIO
 from threading import Thread
 
-# Large enough for a thread of its own, small enough that both threads find it in the processor's cache.
-CHUNK = 2 << 20
+# Large enough for a thread of its own, small enough that a core finds it in its own cache (measured: 2 MiB is
+# slower by a third where that cache has 1 MiB).
+CHUNK = 1 << 20
 # Below this size, starting a thread costs more than it saves.
-_WORTH_A_THREAD = 1 << 20
+_WORTH_A_THREAD = 1 << 19
 
 Progress = Callable[[int], None]
 

@@ -24,7 +24,6 @@ from io import FileIO
 from pathlib import Path
 
 from ltx_cache import records
-from ltx_cache.canonical import JSON
 from ltx_cache.errors import StoreNotWritable
 from ltx_cache.layout import Layout
 
@@ -65,9 +64,11 @@ class Stamps:
 
         Does nothing if the store can't be written.
         """
-        record: JSON = {"identity": identity(status), "sha256": digest}
-        with suppress(StoreNotWritable):
-            records.write(self._layout, self._path(name), record)
+        data = records.encode({"identity": identity(status), "sha256": digest})
+        # Not flushed, which would take as long as a small blob: what a power cut leaves of it checks itself.
+        with suppress(StoreNotWritable), self._layout.temp() as temp:
+            temp.write(memoryview(data))
+            temp.replace(self._path(name))
 
     def _path(self, name: str) -> Path:
         return self._layout.folder("stamps") / f"{name}.json"

@@ -17,7 +17,7 @@ from typing import Self, TypeAlias
 from ltx_cache.blobref import BlobRef
 from ltx_cache.errors import WrongBytes
 from ltx_cache.files import TempFile
-from ltx_cache.hashing import StreamHash
+from ltx_cache.hashing import CHUNK, StreamHash
 
 Data: TypeAlias = bytes | bytearray | memoryview
 
@@ -57,9 +57,11 @@ class BlobWriter:
         if not view.nbytes:
             return 0
         flat = view.cast("B")
-        self._sha.feed(flat)
         try:
-            temp.write(flat)
+            for start in range(0, flat.nbytes, CHUNK):
+                piece = flat[start : start + CHUNK]
+                self._sha.feed(piece)
+                temp.write(piece)
         finally:
             if not given:
                 self._sha.wait()

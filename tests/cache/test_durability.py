@@ -11,6 +11,9 @@ import pytest
 
 from ltx_cache.store import Store
 
+STAMPS = "stamps"
+"""What lies there is not flushed: it checks itself, and a lost one costs a hash."""
+
 
 class Recorder:
     """Watches the calls that matter, and asserts the order that survives a power cut.
@@ -47,6 +50,8 @@ class Recorder:
         self.unsettled.discard(self._paths[fd])
 
     def _replace(self, _: None, source: Path, target: Path) -> None:
+        if target.parent.name == STAMPS:
+            return
         assert source not in self._dirty, f"{target} was renamed before its bytes were flushed"
         others = self.unsettled - {target.parent}
         assert not others, f"{target} became visible before {others}"
@@ -54,7 +59,8 @@ class Recorder:
         self.unsettled.add(target.parent)
 
     def _mkdir(self, _: None, path: Any, *__: Any) -> None:
-        self.unsettled.add(Path(path).parent)
+        if Path(path).name != STAMPS:
+            self.unsettled.add(Path(path).parent)
 
 
 def test_bytes_then_name_then_folder(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +69,7 @@ def test_bytes_then_name_then_folder(store: Store, monkeypatch: pytest.MonkeyPat
     crashing.prepare(store)
     crashing.work(store)
     folders = [str(path.relative_to(store.root)).split("/")[0] for path in recorder.renamed]
-    assert [name for name in folders if name != "stamps"] == [
+    assert folders == [
         "VERSION",
         *("blobs", "entries", "refs"),
         *("blobs", "entries", "blobs", "refs"),
