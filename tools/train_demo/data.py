@@ -1,0 +1,67 @@
+"""What transformer and upsampler learn from: the normalised codes of scenes and of tunes, as tokens."""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ltxbuild.components import ModelConfig
+from ltxbuild.model.latents import patchify_audio, patchify_video
+from tools.train_demo import audio_vae, video_vae, world
+
+PER_SCENE = 24
+"""Latents of each colour, shape and direction: the offset differs."""
+PER_TUNE = 32
+
+SCENES = tuple(
+    itertools.product(range(len(world.COLOURS)), range(len(world.SHAPES)), range(len(world.DIRECTIONS)))
+)
+SEEN = tuple(index for index, scene in enumerate(SCENES) if not world.is_held_out(*scene))
+"""Scenes that training sees."""
+
+
+class Data(NamedTuple):
+    """Normalised tokens.
+
+    Attributes:
+        small: Videos of stage 1, `[scenes, PER_SCENE, T, C]`.
+        large: The same videos at the size of stage 2, `[scenes, PER_SCENE, 4 T, C]`.
+        sound: `[tunes, PER_TUNE, A, Ca]`.
+    """
+
+    small: Array
+    large: Array
+    sound: Array
+
+
+def make(config: ModelConfig) -> Data:
+    """Draw everything and take its codes, which are what the encoders learn to give."""
+    codes = video_vae.principal_codes(config.ltx.vae.latent_channels)
+    offsets = jnp.asarray(_offsets())
+
+    def videos(size: tuple[int, int]) -> Array:
+        def one(scene: Array, offset: Array) -> Array:
+            latent = video_vae.model_code(world.frames(world.Scene(*scene, offset), *size), codes)
+            return patchify_video(video_vae.normalised(latent, codes))[0]
+
+        return jax.jit(jax.vmap(jax.vmap(one, in_axes=(None, 0))))(jnp.asarray(SCENES), offsets)
+
+    def sound(tune: Array, volume: Array) -> Array:
+        mel = audio_vae.log_mel(world.waveform(tune, volume))
+        return patchify_audio(audio_vae.normalised(audio_vae.model_code(jnp.stack([mel, mel])[None])))[0]
+
+    volumes = jnp.linspace(*audio_vae.VOLUMES, PER_TUNE)
+    tunes = jax.vmap(jax.vmap(sound, in_axes=(None, 0)), in_axes=(0, None))(
+        jnp.arange(len(world.TUNES)), volumes
+    )
+    return Data(videos(world.STAGE_1), videos(world.STAGE_2), tunes)
+
+
+def _offsets() -> np.ndarray:
+    noise = np.random.Generator(np.random.Philox(7))
+    return noise.uniform(-world.JITTER, world.JITTER, (len(SCENES), PER_SCENE, 2)).astype(np.float32)
