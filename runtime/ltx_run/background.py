@@ -6,6 +6,7 @@ from queue import Queue
 from threading import Thread
 
 from ltx_run.encoders import Encoder
+from ltx_run.phases import phase
 from ltx_run.pictures import Frame, Picture
 
 
@@ -29,7 +30,8 @@ class Background:
         while (picture := self._queue.get()) is not None:
             if self._error is None:
                 try:
-                    self._encoder.add(picture)
+                    with phase("write", "frame"):
+                        self._encoder.add(picture)
                 except BaseException as error:
                     self._error = error
 

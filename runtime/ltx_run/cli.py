@@ -116,6 +116,17 @@ def _inspect(context: click.Context, parameter: click.Parameter, path: Path | No
     metavar="FILE",
     help="Save contexts, latents, frames and waveform to this safetensors file.",
 )
+@click.option(
+    "--allow-compile",
+    is_flag=True,
+    help="Compile programs here that were built for another machine, if the bundle has their portable form.",
+)
+@click.option(
+    "--profile",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write a trace of the run for Perfetto and TensorBoard.",
+)
 @several_processes
 @click.option("--no-prompt-cache", is_flag=True, help="Encode prompts anew, and don't keep the result.")
 @click.option(
@@ -165,6 +176,8 @@ def cli(
     seed: int,
     tensors_in: Path | None,
     tensors_out: Path | None,
+    allow_compile: bool,
+    profile: Path | None,
     place: Place | None,
     no_prompt_cache: bool,
     trust: tuple[str, ...],
@@ -232,6 +245,8 @@ def cli(
             trust=trusted(trust, allow_unsigned=allow_unsigned),
             offline=offline,
             place=place,
+            allow_compile=allow_compile,
+            profile=profile,
         )
         report = launch.run(bundle, requests, options)
         launch.tell(report, quiet=quiet, verbose=verbose, as_json=as_json)

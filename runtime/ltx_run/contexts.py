@@ -8,6 +8,7 @@ a blob that is a safetensors file. The key names no bundle: bundles with the sam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from ltx_cache.errors import LtxError
 from ltx_cache.key import Factor, Key
 from ltx_cache.store import Hit, Store
 from ltx_run import flow
-from ltx_run.bundle import Bundle
+from ltx_run.bundle import Bundle, Fingerprint, Program
 from ltx_run.plan import Plan, Step, Tokenize, programs_of, tensors_in
 from ltx_run.safetensors import SafetensorsFile
 from ltx_run.tensors import parts
@@ -34,23 +35,30 @@ def results(plan: Plan) -> frozenset[str]:
     return known & {name for step in others for name in tensors_in(step)}
 
 
-def key(manifest: Bundle, plan: Plan, prompts: Sequence[Sequence[int]]) -> Key:
+def key(
+    manifest: Bundle,
+    plan: Plan,
+    prompts: Sequence[Sequence[int]],
+    compiles: Mapping[str, Fingerprint] = MappingProxyType({}),
+) -> Key:
     """All that the results depend on.
 
     Args:
         manifest: Of the bundle.
         plan: Of the variant.
         prompts: Token ids of each prompt, not padded.
+        compiles: Programs that are compiled here, and what for.
     """
     known = flow.from_prompts(plan)
     steps = [step for step in plan if step.outputs and known.issuperset(step.outputs)]
     programs = sorted({name for step in steps for name in programs_of(step)})
+    codes = {name: _code(manifest.programs[name], compiles.get(name)) for name in programs}
     return Key(
         KIND,
         (
             Factor("tokens", [list(ids) for ids in prompts]),
             Factor("steps", [_described(step) for step in steps]),
-            Factor("programs", {name: manifest.programs[name].executable.sha256 for name in programs}),
+            Factor("programs", codes),
             Factor("weights", {name: _weights(manifest, name) for name in programs}),
             Factor("results", sorted(results(plan))),
         ),
@@ -63,6 +71,12 @@ def _described(step: Step) -> JSON:
         step = msgspec.structs.replace(step, defaults={})
     described: JSON = msgspec.to_builtins(step)
     return described
+
+
+def _code(program: Program, target: Fingerprint | None) -> JSON:
+    if target is None or program.portable is None:
+        return program.executable.sha256
+    return {"module": program.portable.module.sha256, "target": msgspec.to_builtins(target)}
 
 
 def _weights(manifest: Bundle, program: str) -> JSON:

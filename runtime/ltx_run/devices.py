@@ -7,7 +7,7 @@ The programs of a bundle may be for different platforms. A tensor goes from one 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -99,4 +99,19 @@ class Devices(Protocol):
 
         Raises:
             BundleInvalid: The executable can't be loaded, or contradicts the program's record.
+        """
+
+
+@runtime_checkable
+class Compiler(Protocol):
+    """Devices of a platform that compiles programs where they run."""
+
+    def compile(self, name: str, program: Program, module: bytes) -> bytes:
+        """Compile a program's portable form for these devices; as long as it takes.
+
+        Returns:
+            An executable for `load`.
+
+        Raises:
+            CompileFailed: The compiler refuses it.
         """

@@ -14,6 +14,7 @@
     ├── NoProvenance       a file doesn't say how it was made: it is not from here, or was encoded again
     ├── BadCluster         processes that shall run together were started in contradiction: start them anew
     ├── PeerLost           another of these processes is gone: look there, start all anew
+    ├── CompileFailed      a portable program can't be compiled on this machine: build it for this machine
     ├── OutputError        the output can't be written: another path or suffix
     ├── ProgramFailed      a program stopped while it ran
     └── VideosFailed       some videos of a batch were not made, the others are complete
@@ -113,3 +114,7 @@ class BadCluster(LtxError):
 
 class PeerLost(LtxError):
     """Another process of the same run that failed, was killed, or never came."""
+
+
+class CompileFailed(LtxError):
+    """A portable program that this machine's compiler refuses."""

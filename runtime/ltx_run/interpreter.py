@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
@@ -18,6 +19,7 @@ from ltx_run.encoders import Clip, Sound
 from ltx_run.job import Batch, Job
 from ltx_run.noise import normal
 from ltx_run.outputs import SHEET, Output
+from ltx_run.phases import phase
 from ltx_run.pictures import rgb24
 from ltx_run.plan import (
     Constant,
@@ -170,13 +172,13 @@ class Interpreter:
     def _loop(self, step: Loop, index: int) -> Sequence[Value]:
         sigmas = _host(self._values[step.sigmas])
         carried = len(step.outputs)
-        state: Sequence[Value] = [self._values[name] for name in step.inputs[:carried]]
-        rest = [self._values[name] for name in step.inputs[carried:]]
+        values = [self._values[name] for name in step.inputs]
+        state: Sequence[Value] = values[:carried]
         spent = [self._spent(name, step.inputs, index) for name in step.inputs[:carried]]
-        unspent = [False] * len(rest)
+        unspent = [False] * (len(values) - carried)
         for now, then in _windows(sigmas, step.stride):
-            values = [*state, now, then, *rest]
-            state = self._programs.call(step.program, values, [*spent, True, True, *unspent])
+            given = [*state, now, then, *values[carried:]]
+            state = self._programs.call(step.program, given, [*spent, True, True, *unspent])
             spent = [True] * carried
             self._observer.advance()
         return state
@@ -187,7 +189,8 @@ class Interpreter:
         def decode(tile: Tile) -> Array:
             (t0, y0, x0), (t1, y1, x1) = tile.start, tile.stop
             cells = np.ascontiguousarray(latent[:, :, t0:t1, y0:y1, x0:x1])
-            (decoded,) = self._programs.call(tile.program, [cells], [True])
+            with phase("decode", f"frames from {tile.out_start[0]}"):
+                (decoded,) = self._programs.call(tile.program, [cells], [True])
             self._observer.advance()
             return decoded.numpy()
 
@@ -197,8 +200,7 @@ class Interpreter:
         name, waveform = step.inputs
         request = self.job.request
         if not request.writes:
-            for _ in self._chunks(name):  # decoded here with the process that writes them
-                pass
+            deque(self._chunks(name), maxlen=0)  # decoded here with the process that writes them
             return
         heard = _host(self._values[waveform]) if request.wants_sound else None
         clip = Clip(
@@ -210,7 +212,7 @@ class Interpreter:
             tags=self._tags,
         )
         kept: list[NDArray[np.uint8]] = []
-        with ExitStack() as stack:
+        with phase("write", request.output.name), ExitStack() as stack:
             files = [stack.enter_context(file) for file in self._outputs(clip)]
             shown = [file for file in files if file.kind.pictures]
             for chunk in self._chunks(name) if request.wants_pictures else ():

@@ -6,7 +6,7 @@ A run makes a list of requests for one variant of one bundle; a single prompt is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from ltx_cache.key import Key
 from ltx_run import conditioning, contexts, flow, guidance, tensors
-from ltx_run.bundle import Blob, Bundle
+from ltx_run.bundle import Bundle, Fingerprint
 from ltx_run.contexts import PromptCache
-from ltx_run.errors import BadCluster, BadPrompt, BadVariant, BundleInvalid, ProgramMismatch
+from ltx_run.demands import check_fingerprints, files, needed_programs, substitutes, wide
+from ltx_run.errors import BadPrompt, BadVariant
 from ltx_run.lookup import OpenBundle
-from ltx_run.machine import Machine, largest
+from ltx_run.machine import Machine
 from ltx_run.peers import ALONE, Peers
-from ltx_run.plan import Plan, Step, Tokenize, WriteVideo, programs_of
-from ltx_run.platforms import Obstacle, obstacles, uneven
+from ltx_run.plan import Plan, Step, Tokenize, WriteVideo
 from ltx_run.request import Request, each
 from ltx_run.tokens import PromptTokenizer
 
@@ -63,6 +63,7 @@ class Batch:
         stages: Steps that any job needs, grouped by what runs together.
         cache: Where the results of prompts are kept; None if they are not.
         machine: The devices for all of it.
+        compiles: Programs that are compiled here, since their executables don't fit: what they are then for.
     """
 
     bundle: OpenBundle
@@ -71,6 +72,7 @@ class Batch:
     stages: tuple[Stage, ...]
     cache: PromptCache | None
     machine: Machine
+    compiles: Mapping[str, Fingerprint]
 
     @property
     def plan(self) -> Plan:
@@ -87,6 +89,8 @@ def prepare(
     bundle: OpenBundle,
     prompt_cache: PromptCache | None = None,
     peers: Peers = ALONE,
+    *,
+    allow_compile: bool = False,
 ) -> Batch:
     """Check requests against a bundle and this machine.
 
@@ -95,6 +99,7 @@ def prepare(
         bundle: The bundle.
         prompt_cache: Where results of prompts are looked up and kept; None to do neither.
         peers: The processes that run the programs together.
+        allow_compile: Whether programs may be compiled here whose executables don't fit.
 
     Raises:
         LtxError: Anything that would stop the run later, as far as it can be known now.
@@ -103,6 +108,7 @@ def prepare(
     variant = choose_variant(manifest, requests[0].variant)
     plan, frames = manifest.variants[variant].plan, manifest.variants[variant].frames
     signatures = flow.signatures(plan, manifest.programs)
+    compiles = substitutes(manifest, needed_programs([plan]), peers) if allow_compile else {}
     tokenizer = cache(lambda: PromptTokenizer(bundle.path(manifest.tokenizer)))
 
     def check(request: Request) -> Job:
@@ -112,13 +118,13 @@ def prepare(
         unwanted = _unwanted(request, plan)
         needed = flow.needed(plan, given, unwanted)
         if peers.count > 1:
-            wide = _wide(manifest, needed)
-            needed = needed if request.writes else flow.shared(needed, given, wide)
+            spanning = wide(manifest, needed)
+            needed = needed if request.writes else flow.shared(needed, given, spanning)
         _check_negative(request, plan)
         job = Job(request, needed, given, _token_ids(request, needed, tokenizer))
         if prompt_cache is None or not job.ids or not contexts.results(plan).isdisjoint(given):
             return job
-        key = contexts.key(manifest, plan, job.ids)
+        key = contexts.key(manifest, plan, job.ids, compiles)
         found = prompt_cache.find(key)
         if found is None:
             return replace(job, key=key)
@@ -129,10 +135,10 @@ def prepare(
     jobs = tuple(each(requests, check))
     stages = flow.stages(tuple(step for step in plan if any(step in job.plan for job in jobs)))
     names = needed_programs(stages)
-    check_fingerprints(manifest, names, peers)
+    check_fingerprints(manifest, names, peers, compiles if allow_compile else None)
     machine = Machine((manifest.programs[name].fingerprint for name in names), peers)
-    bundle.require(_files(manifest, names, machine))
-    return Batch(bundle, variant, jobs, stages, prompt_cache, machine)
+    bundle.require(files(manifest, names, machine, compiles))
+    return Batch(bundle, variant, jobs, stages, prompt_cache, machine, compiles)
 
 
 def identity(batch: Batch) -> str:
@@ -148,24 +154,6 @@ def identity(batch: Batch) -> str:
         for job in batch.jobs
     ]
     return repr((batch.bundle.digest, batch.variant, jobs))
-
-
-def _wide(manifest: Bundle, plan: Plan) -> frozenset[str]:
-    """Those programs of a plan that span the devices of all processes.
-
-    Raises:
-        BadCluster: There are none.
-    """
-    needed = {name: manifest.programs[name].fingerprint for name in needed_programs([plan])}
-    counts = largest(needed.values())
-    wide = (name for name, each in needed.items() if 1 < each.devices == counts[each.platform])
-    found = frozenset(wide)
-    if not found:
-        raise BadCluster(
-            "no program that this needs spans several devices, so that processes have nothing to share",
-            hint="start it as one process",
-        )
-    return found
 
 
 def _unwanted(request: Request, plan: Plan) -> frozenset[str]:
@@ -192,46 +180,6 @@ def choose_variant(manifest: Bundle, name: str | None) -> str:
         sizes = (f"{k} ({v.width}x{v.height}, {v.frames} frames)" for k, v in variants.items())
         raise BadVariant(f"bundle {manifest.name} has no variant {name}", hint=f"it has: {', '.join(sizes)}")
     return name
-
-
-def needed_programs(stages: Iterable[Stage]) -> tuple[str, ...]:
-    """Programs in order of first use."""
-    return tuple(dict.fromkeys(name for stage in stages for step in stage for name in programs_of(step)))
-
-
-def check_fingerprints(manifest: Bundle, names: Collection[str], peers: Peers = ALONE) -> None:
-    """Refuse programs that this machine can't execute together with its peers.
-
-    Raises:
-        ProgramMismatch: Says for each reason which programs it stops, with both values.
-    """
-    stopped: dict[Obstacle, list[str]] = {}
-    counts = largest(manifest.programs[name].fingerprint for name in names)
-    for name in names:
-        needed = manifest.programs[name].fingerprint
-        for obstacle in (*obstacles(needed, peers), *uneven(needed, counts[needed.platform], peers)):
-            stopped.setdefault(obstacle, []).append(name)
-    if stopped:
-        lines = (f"{', '.join(programs)}: {obstacle.reason}" for obstacle, programs in stopped.items())
-        raise ProgramMismatch(
-            f"bundle {manifest.name} was built for another machine:\n  " + "\n  ".join(lines),
-            hint="; ".join(dict.fromkeys(obstacle.advice for obstacle in stopped)),
-        )
-
-
-def _files(manifest: Bundle, programs: Iterable[str], machine: Machine) -> Iterable[tuple[str, Blob]]:
-    """What this process reads for programs."""
-    for name in programs:
-        program = manifest.programs[name]
-        yield f"program {name}", program.executable
-        if program.weights is None:
-            continue
-        if program.weights not in manifest.weights:
-            raise BundleInvalid(f"program {name} uses weight set {program.weights}, which the bundle lacks")
-        weights = manifest.weights[program.weights]
-        ranks = machine.ranks(program.fingerprint.platform, len(weights.ranks))
-        for blob in (*(weights.ranks[rank] for rank in ranks), *([weights.shared] if weights.shared else [])):
-            yield f"weights {program.weights}", blob
 
 
 def _check_negative(request: Request, plan: Plan) -> None:

@@ -22,10 +22,12 @@ from ltx_run.cluster import Place
 from ltx_run.console import human_bytes, say, transfer_bar
 from ltx_run.contents import needed
 from ltx_run.contexts import PromptCache
+from ltx_run.demands import check_fingerprints, needed_programs, substitutes
 from ltx_run.errors import VideosFailed
-from ltx_run.job import Batch, check_fingerprints, choose_variant, identity, needed_programs, prepare
+from ltx_run.job import Batch, choose_variant, identity, prepare
 from ltx_run.lookup import find, in_use
 from ltx_run.peers import ALONE, Peers
+from ltx_run.phases import traced
 from ltx_run.report import Report
 from ltx_run.request import Request, check_requests
 
@@ -41,6 +43,8 @@ class Options:
         trust: Whose bundles are accepted from a remote.
         offline: Whether to take what was received from a remote before.
         place: Which of several processes this is; None if it is alone.
+        allow_compile: Whether programs may be compiled here whose executables don't fit.
+        profile: Folder for a trace of the run; None for none.
     """
 
     prompt_cache: bool
@@ -49,6 +53,8 @@ class Options:
     trust: Trust
     offline: bool
     place: Place | None = None
+    allow_compile: bool = False
+    profile: Path | None = None
 
 
 def read(path: Path, folder: str | None, defaults: Request) -> list[Request]:
@@ -82,7 +88,8 @@ def _run(bundle: str, requests: list[Request], options: Options, peers: Peers) -
     cache = PromptCache(Store(home()), paranoid=options.paranoid) if cached else None
     with in_use(bundle):
         name = _received(bundle, requests[0].variant, options) if is_address(bundle) else bundle
-        batch = prepare(requests, find(name, paranoid=options.paranoid, where=bundle), cache, peers)
+        source = find(name, paranoid=options.paranoid, where=bundle)
+        batch = prepare(requests, source, cache, peers, allow_compile=options.allow_compile)
         if peers.count > 1:
             from ltx_run.multihost import agree
 
@@ -93,7 +100,7 @@ def _run(bundle: str, requests: list[Request], options: Options, peers: Peers) -
         from ltx_run.progress import Bars, Silence
         from ltx_run.run import run as run_batch
 
-        with Bars() if talkative else Silence() as observer:
+        with traced(options.profile), Bars() if talkative else Silence() as observer:
             return run_batch(batch, observer)
 
 
@@ -103,7 +110,9 @@ def _received(url: str, variant: str | None, options: Options) -> str:
     def select(bundle: Bundle) -> tuple[str]:
         chosen = choose_variant(bundle, variant)
         needed(bundle, [chosen])
-        check_fingerprints(bundle, needed_programs([bundle.variants[chosen].plan]))
+        names = needed_programs([bundle.variants[chosen].plan])
+        compiles = substitutes(bundle, names) if options.allow_compile else None
+        check_fingerprints(bundle, names, compiles=compiles)
         return (chosen,)
 
     source = address(url)

@@ -59,7 +59,7 @@ class Lifelines:
                 return
             self._word = word
             self.lost.set()
-        self.tell(word)
+        self._tell(word)
         _thread.interrupt_main()
         threading.Timer(GRACE, self._give_up).start()
 
@@ -71,15 +71,18 @@ class Lifelines:
         """What to tell the user once `lost` is set."""
         return PeerLost(self._word, hint="look at what it said itself; then start all processes again")
 
-    def tell(self, word: str) -> None:
-        """Send the others a word, which is not `done`: they stop with it."""
+    def leave(self, word: str = _DONE) -> None:
+        """Go: from now on it doesn't matter whether the others are there.
+
+        Args:
+            word: What they stop with; without one they go on.
+        """
+        with self._lock:
+            self._leaving = True
+        self._tell(word)
+
+    def _tell(self, word: str) -> None:
         line = " ".join(word.split())[: LINE // 4]
         for end in self._ends.values():
             with suppress(OSError):
                 end.sendall(f"{line}\n".encode())
-
-    def leave(self) -> None:
-        """Go in order: from now on it doesn't matter whether the others are there."""
-        with self._lock:
-            self._leaving = True
-        self.tell(_DONE)

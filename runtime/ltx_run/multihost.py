@@ -63,7 +63,7 @@ def joined(place: Place | None, *, quiet: bool) -> Iterator[Peers]:
         if lost:
             raise lines.verdict() from None
         word = error.message if isinstance(error, LtxError) else type(error).__name__
-        lines.tell(f"process {place.process} failed: {word}")
+        lines.leave(f"process {place.process} failed: {word}")
         raise
     lines.leave()
     client.shutdown()

@@ -17,7 +17,7 @@ from ltx_run.arrays import Aval, Row, Tensor
 from ltx_run.bundle import Program, WeightInput
 from ltx_run.clients import _jax, xla
 from ltx_run.distribution import Distribution, distributions
-from ltx_run.errors import BundleInvalid, ProgramFailed
+from ltx_run.errors import BundleInvalid, CompileFailed, ProgramFailed
 from ltx_run.weights import Weights
 
 Array = NDArray[Any]
@@ -35,21 +35,40 @@ class Devices(Row):
             BundleInvalid: The executable can't be loaded, or contradicts the program's record.
         """
         count = program.fingerprint.devices
+        numbers = [device.id for device in self.row(count)]
+        # An executable knows its devices by number.
+        options = None if numbers == list(range(count)) else _options(numbers)
         try:
-            loaded = self._client.deserialize_executable(code, self.list(count), self._options(count))
+            loaded = self._client.deserialize_executable(code, self.list(count), options)
         except Exception as error:
             raise BundleInvalid(f"program {name}: the executable can't be loaded: {error}") from error
         return Executable(name, program, loaded, self)
 
-    def _options(self, count: int) -> Any:
-        """What says which device each rank has, where it isn't the device of that number."""
-        numbers = [device.id for device in self.row(count)]
-        if numbers == list(range(count)):
-            return None
-        options = xla.CompileOptions()
-        options.num_partitions = count
-        options.device_assignment = xla.DeviceAssignment.create(np.array([numbers]))
-        return options
+    def compile(self, name: str, program: Program, module: bytes) -> bytes:
+        """Compile StableHLO for these devices, with the flags that the executable was compiled with.
+
+        Raises:
+            CompileFailed: The compiler refuses it.
+        """
+        count = program.fingerprint.devices
+        options = _options([device.id for device in self.row(count)])
+        options.env_option_overrides = list(program.portable.flags.items()) if program.portable else []
+        try:
+            code: bytes = self._client.compile_and_load(module, self.list(count), options).serialize()
+        except Exception as error:
+            message = f"program {name} can't be compiled here: {error}"
+            raise CompileFailed(message, hint="build it for this machine: ltxbuild compile RECIPE") from error
+        return code
+
+
+def _options(numbers: Sequence[int]) -> Any:
+    """How a program is spread: rank r on the device of number `numbers[r]`."""
+    options = xla.CompileOptions()
+    options.num_partitions = len(numbers)
+    options.device_assignment = xla.DeviceAssignment.create(np.array([numbers]))
+    options.executable_build_options.use_spmd_partitioning = True
+    options.executable_build_options.use_shardy_partitioner = True
+    return options
 
 
 class Executable:

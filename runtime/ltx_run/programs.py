@@ -1,25 +1,31 @@
 """Programs of a run: loaded beside other work, called, let go after their last use.
 
-One background thread verifies, reads and loads what comes next while a program runs. It alone opens files, so
-there is nothing to lock.
+One background thread verifies, reads and loads what comes next while a program runs. It alone opens files.
+Devices with memory of their own get weights from it too, as far as the program fits beside those that are
+there; what doesn't fit waits until they can go.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from numpy.typing import NDArray
 
+from ltx_cache.home import home
+from ltx_cache.store import Store
 from ltx_run import memory
-from ltx_run.bundle import Program, TensorInput, WeightInput
+from ltx_run.bundle import Fingerprint, Program, TensorInput, WeightInput
 from ltx_run.devices import Executable, Tensor
 from ltx_run.lookup import OpenBundle
 from ltx_run.machine import Machine
+from ltx_run.phases import phase
+from ltx_run.portable import Codes
 from ltx_run.report import ProgramReport
+from ltx_run.residency import footprint
 from ltx_run.weights import Weights, available_memory
 
 Value = Tensor | NDArray[Any]
@@ -52,6 +58,15 @@ class Loaded:
         return results
 
 
+class _Prepared(NamedTuple):
+    """A program as the background thread leaves it; weights are None if there was no room for them yet."""
+
+    executable: Executable
+    weights: dict[int, Tensor] | None
+    load_seconds: float
+    compile_seconds: float
+
+
 class Programs:
     """The programs of a bundle, by name.
 
@@ -59,16 +74,27 @@ class Programs:
         reports: What each program cost so far, in order of first use.
     """
 
-    def __init__(self, source: OpenBundle, machine: Machine) -> None:
+    def __init__(
+        self, source: OpenBundle, machine: Machine, compiles: Mapping[str, Fingerprint] | None = None
+    ) -> None:
+        """Load nothing yet.
+
+        Args:
+            source: The bundle.
+            machine: Where its programs run.
+            compiles: Those that are compiled here, and what for.
+        """
         self._source = source
+        self._codes = Codes(source, compiles or {}, Store(home()))
         self._machine = machine
         self._manifest = source.manifest
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
         self._stop = threading.Event()
-        self._pending: dict[str, Future[tuple[Executable, float]]] = {}
+        self._pending: dict[str, Future[_Prepared]] = {}
         self._loaded: dict[str, Loaded] = {}
         self._weights: dict[str, Weights] = {}
         self._placed: dict[str, dict[Any, Tensor]] = {}
+        self._placing = threading.Lock()
         self._current: str | None = None
         self.reports: dict[str, ProgramReport] = {}
 
@@ -88,18 +114,35 @@ class Programs:
         """Start loading programs in the background, in order."""
         for name in names:
             if name not in self._pending and name not in self._loaded:
-                self._pending[name] = self._thread.submit(self._prepare, name)
+                before = (*self._loaded, *self._pending)
+                self._pending[name] = self._thread.submit(self._prepare, name, before)
 
-    def _prepare(self, name: str) -> tuple[Executable, float]:
-        started = time.perf_counter()
+    def _prepare(self, name: str, before: Sequence[str]) -> _Prepared:
+        """In the background: everything that can be done while the programs `before` this one run."""
+        with phase("load", name):
+            started = time.perf_counter()
+            program = self._manifest.programs[name]
+            devices = self._machine.devices(program.fingerprint.platform)
+            if program.weights is not None and program.weights not in self._weights:
+                self._weights[program.weights] = self._open(program, program.weights)
+            made = self._codes.of(name, devices)
+            executable = devices.load(name, program, made.code)
+            weights = None
+            if devices.memory is not None and self._room(name, before):
+                weights = self._place(program, executable)
+            elif program.weights is not None and self._fits():
+                self._weights[program.weights].read_ahead(self._stop)
+            spent = time.perf_counter() - started - made.seconds
+            return _Prepared(executable, weights, spent, made.seconds)
+
+    def _room(self, name: str, others: Iterable[str]) -> bool:
+        """Whether a program fits into the memory of its devices beside others; always, on the host's."""
         program = self._manifest.programs[name]
-        if program.weights is not None and program.weights not in self._weights:
-            self._weights[program.weights] = self._open(program, program.weights)
-        code = self._source.path(program.executable).read_bytes()
-        executable = self._machine.devices(program.fingerprint.platform).load(name, program, code)
-        if program.weights is not None and self._fits():
-            self._weights[program.weights].read_ahead(self._stop)
-        return executable, time.perf_counter() - started
+        platform = program.fingerprint.platform
+        limit = self._machine.devices(platform).memory
+        beside = (self._manifest.programs[other] for other in {*others} - {name})
+        here = (other for other in beside if other.fingerprint.platform == platform)
+        return limit is None or footprint([program, *here]) <= limit
 
     def _fits(self) -> bool:
         """Whether all open weight sets fit into memory; else reading ahead would push out what runs."""
@@ -121,7 +164,8 @@ class Programs:
         loaded = self._get(name)
         report = self.reports[name]
         started = time.perf_counter()
-        results = loaded.call(values, spent)
+        with phase("run", name):
+            results = loaded.call(values, spent)
         report.run_seconds += time.perf_counter() - started
         report.calls += 1
         report.peak_bytes = max(report.peak_bytes, memory.peak())
@@ -136,18 +180,24 @@ class Programs:
         return self._loaded[name]
 
     def _finish(self, name: str) -> Loaded:
-        """Wait for the background thread and put the weights on the devices."""
+        """Wait for the background thread and put the weights on the devices, if it has not."""
         started = time.perf_counter()
         program = self._manifest.programs[name]
         self.read_ahead([name])
-        executable, seconds = self._pending.pop(name).result()
+        prepared = self._pending.pop(name).result()
         begun = time.perf_counter()
-        weights = self._place(program, executable)
-        executable.warm_up(weights)
-        loaded = Loaded(program, executable, weights)
+        with phase("load", name):
+            if not self._room(name, self._loaded):
+                self.release([name])  # they are loaded again when the plan comes back to them
+            weights = prepared.weights
+            if weights is None:
+                weights = self._place(program, prepared.executable)
+            prepared.executable.warm_up(weights)
+        loaded = Loaded(program, prepared.executable, weights)
         report = self.reports.setdefault(name, ProgramReport(name, program.memory, program.flops))
         done = time.perf_counter()
-        report.load_seconds += seconds + done - begun
+        report.compile_seconds += prepared.compile_seconds
+        report.load_seconds += prepared.load_seconds + done - begun
         report.wait_seconds += done - started
         return loaded
 
@@ -155,15 +205,16 @@ class Programs:
         """Weights by parameter number; programs that share a weight set share what lies alike."""
         if program.weights is None:
             return {}
-        files, placed = self._weights[program.weights], self._placed.setdefault(program.weights, {})
-        arguments = {}
-        for index, record in enumerate(program.inputs):
-            if isinstance(record, WeightInput):
-                lies = executable.inputs[index]
-                key = (program.fingerprint.platform, record.name, record.layer, lies)
-                if key not in placed:
-                    placed[key] = executable.put_weight(index, record, files)
-                arguments[index] = placed[key]
+        files, arguments = self._weights[program.weights], {}
+        with self._placing:
+            placed = self._placed.setdefault(program.weights, {})
+            for index, record in enumerate(program.inputs):
+                if isinstance(record, WeightInput):
+                    lies = executable.inputs[index]
+                    key = (program.fingerprint.platform, record.name, record.layer, lies)
+                    if key not in placed:
+                        placed[key] = executable.put_weight(index, record, files)
+                    arguments[index] = placed[key]
         return arguments
 
     def release(self, needed: Collection[str]) -> None:

@@ -80,11 +80,12 @@ def show(report: Report, *, verbose: bool) -> None:
     """
     table = Table()
     table.add_column("program")
-    headings = ["calls", "load s", "run s", "peak memory"]
+    headings = ["calls", "compile s", "load s", "run s", "peak memory"]
     for heading in [*headings, *(["waited s", "arguments", "temp", "GFLOP/s"] if verbose else [])]:
         table.add_column(heading, justify="right")
     for p in report.programs:
-        cells = [str(p.calls), f"{p.load_seconds:.2f}", f"{p.run_seconds:.2f}", human_bytes(p.peak_bytes)]
+        seconds = (p.compile_seconds, p.load_seconds, p.run_seconds)
+        cells = [str(p.calls), *(f"{each:.2f}" for each in seconds), human_bytes(p.peak_bytes)]
         if verbose:
             speed = p.flops * p.calls / p.run_seconds / 1e9
             cells += [f"{p.wait_seconds:.2f}", human_bytes(p.memory.arguments), human_bytes(p.memory.temp)]

@@ -28,8 +28,9 @@ class ProgramReport(msgspec.Struct):
     Attributes:
         name: Program.
         calls: Times it ran.
+        compile_seconds: Compiling it here, if its executable didn't fit and no earlier run had done so.
         load_seconds: Verifying, loading and mapping, most of it beside other work.
-        wait_seconds: What of that the run had to wait for.
+        wait_seconds: What of both the run had to wait for.
         run_seconds: Executing.
         peak_bytes: Peak memory of the process while it was loaded and ran, mapped weights included.
         memory: Bytes per device, from the compiler.
@@ -40,6 +41,7 @@ class ProgramReport(msgspec.Struct):
     memory: Memory
     flops: float
     calls: int = 0
+    compile_seconds: float = 0.0
     load_seconds: float = 0.0
     wait_seconds: float = 0.0
     run_seconds: float = 0.0

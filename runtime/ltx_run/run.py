@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 
 from ltx_cache.errors import LtxError
-from ltx_run import contexts, flow, tensors
+from ltx_run import contexts, flow, residency, tensors
+from ltx_run.demands import needed_programs
 from ltx_run.errors import OutputError, ProgramFailed
 from ltx_run.interpreter import Interpreter
 from ltx_run.job import Batch, Job, Prompts, Stage
@@ -26,7 +27,9 @@ def run(batch: Batch, observer: Observer) -> Report:
         OSError: Nothing was made, since an output can't be written.
     """
     started = time.perf_counter()
-    with Programs(batch.bundle, batch.machine) as programs:
+    names = needed_programs(batch.stages)
+    residency.check({name: batch.bundle.manifest.programs[name] for name in names}, batch.machine)
+    with Programs(batch.bundle, batch.machine, batch.compiles) as programs:
         runner = Runner(batch, programs, observer)
         runner.run()
         runner.save()

@@ -82,8 +82,8 @@ def test_part_of_the_gpus_will_do(slice_of: Callable[..., None]) -> None:
     """GPUs have no network that a program would know."""
     kinds = ["NVIDIA H200"] * 8
     needed = fingerprint(platform="cuda", features=("NVIDIA H200", "h200:4"), devices=4)
-    assert plugin._of_devices(cuda._PLUGIN, needed, kinds) == ()
-    assert "has 2 of kind" in the(plugin._of_devices(cuda._PLUGIN, needed, kinds[:2])).reason
+    assert plugin._of_devices(cuda._PLUGIN, needed, kinds, kinds[0]) == ()
+    assert "has 2 of kind" in the(plugin._of_devices(cuda._PLUGIN, needed, kinds[:2], kinds[0])).reason
 
 
 def test_missing_plugin_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,14 +107,14 @@ def test_other_build_of_a_package(slice_of: Callable[..., None]) -> None:
 
 
 def test_processes_share_devices_evenly() -> None:
-    """A program runs on the devices of one process or on those of all."""
+    """A program runs on one device of each process, on all of each, or on those of all processes."""
     needed = fingerprint(devices=4)
     assert uneven(needed, 8, ALONE) == uneven(needed, 4, Peers(0, 4, None)) == ()
     assert (
         "spans 4 of 8 devices, which 4 processes can't share"
         in the(uneven(needed, 8, Peers(0, 4, None))).reason
     )
-    assert "spans 1 of 1 devices" in the(uneven(fingerprint(devices=1), 1, Peers(0, 2, None))).reason
+    assert uneven(fingerprint(devices=1), 1, Peers(0, 2, None)) == ()
 
 
 def test_foreign_bundle_exits_with_3(

@@ -38,6 +38,12 @@ class Platform(Protocol):
     def obstacles(self, needed: Fingerprint, peers: Peers) -> tuple[Obstacle, ...]:
         """Why this machine can't run code with that fingerprint, together with its peers; none if it can."""
 
+    def native(self, needed: Fingerprint, peers: Peers) -> Fingerprint | tuple[Obstacle, ...]:
+        """What a program is compiled for here whose executable has that fingerprint; or why it can't be.
+
+        Asked of platforms alone whose programs have a portable form.
+        """
+
     def devices(self, count: int, peers: Peers) -> Devices:
         """The first so many devices; `obstacles` found none for programs that span them."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ltx_run import devices as runtime
+from ltx_run import fingerprint
 from ltx_run.bundle import Fingerprint
 from ltx_run.fingerprint import host_features, runtime_version
 from ltx_run.peers import Peers
@@ -21,6 +22,11 @@ def obstacles(needed: Fingerprint, peers: Peers) -> tuple[Obstacle, ...]:
         has = ", ".join(host_features())
         found.append(f"its code may use {', '.join(missing)}, this machine has {has}")
     return tuple(Obstacle(reason, REBUILD) for reason in found)
+
+
+def native(needed: Fingerprint, peers: Peers) -> Fingerprint:
+    """All that this CPU has."""
+    return fingerprint.native(needed.devices)
 
 
 def devices(count: int, peers: Peers) -> runtime.Devices:

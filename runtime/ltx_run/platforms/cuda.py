@@ -64,6 +64,11 @@ def obstacles(needed: Fingerprint, peers: Peers) -> tuple[Obstacle, ...]:
     return plugin.obstacles(_PLUGIN, needed, peers)
 
 
+def native(needed: Fingerprint, peers: Peers) -> Fingerprint | tuple[Obstacle, ...]:
+    """The GPUs that are here."""
+    return plugin.native(_PLUGIN, needed, peers)
+
+
 def devices(count: int, peers: Peers) -> Devices:
     """All GPUs that the process may use."""
     return plugin.devices(_PLUGIN, peers)

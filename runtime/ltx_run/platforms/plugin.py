@@ -51,22 +51,34 @@ def obstacles(plugin: Plugin, needed: Fingerprint, peers: Peers) -> tuple[Obstac
     found = _of_packages(plugin, needed)
     if found:
         return found
-    if not plugin.attached():
-        reason = f"it is compiled for {_described(needed)}, this machine has no {plugin.devices}"
-        return (Obstacle(reason, _elsewhere(plugin)),)
     try:
-        present = client(plugin, peers).devices()
+        kinds = _kinds(plugin, needed, peers)
     except DeviceUnavailable as error:
         return (Obstacle(error.message, error.hint or _elsewhere(plugin)),)
-    return _of_devices(plugin, needed, [device.device_kind for device in present])
+    return _of_devices(plugin, needed, kinds, needed.features[0])
+
+
+def native(plugin: Plugin, needed: Fingerprint, peers: Peers) -> Fingerprint | tuple[Obstacle, ...]:
+    """What a program is compiled for here whose executable has that fingerprint; or why it can't be."""
+    if plugin.library() is None:
+        return (_uninstalled(plugin, needed),)
+    try:
+        kinds = _kinds(plugin, needed, peers)
+    except DeviceUnavailable as error:
+        return (Obstacle(error.message, error.hint or _elsewhere(plugin)),)
+    packages = [each.partition(" ")[0] for each in needed.runtime.split(", ")]
+    return _of_devices(plugin, needed, kinds, kinds[0]) or Fingerprint(
+        platform=plugin.platform,
+        runtime=", ".join(f"{package} {_version(package)}" for package in packages),
+        features=(kinds[0], f"{len(kinds)} devices"),
+        devices=needed.devices,
+    )
 
 
 def _of_packages(plugin: Plugin, needed: Fingerprint) -> tuple[Obstacle, ...]:
     """Packages that are missing or of another version than the executable was compiled with."""
-    advice = f"pip install 'ltxbuild[{plugin.extra}]'"
     if plugin.library() is None:
-        reason = f"it needs {needed.runtime}, and the plugin for {plugin.platform} is not installed"
-        return (Obstacle(reason, advice),)
+        return (_uninstalled(plugin, needed),)
     reasons = []
     for each in needed.runtime.split(", "):
         package, _, wanted = each.partition(" ")
@@ -77,11 +89,29 @@ def _of_packages(plugin: Plugin, needed: Fingerprint) -> tuple[Obstacle, ...]:
     return tuple(Obstacle(reason, f"pip install {pins}") for reason in reasons)
 
 
-def _of_devices(plugin: Plugin, needed: Fingerprint, kinds: list[str]) -> tuple[Obstacle, ...]:
+def _uninstalled(plugin: Plugin, needed: Fingerprint) -> Obstacle:
+    reason = f"it needs {needed.runtime}, and the plugin for {plugin.platform} is not installed"
+    return Obstacle(reason, f"pip install 'ltxbuild[{plugin.extra}]'")
+
+
+def _kinds(plugin: Plugin, needed: Fingerprint, peers: Peers) -> list[str]:
+    """The kind of each device; at least one.
+
+    Raises:
+        DeviceUnavailable: There is none, or the runtime can't be started.
+    """
+    if not plugin.attached():
+        raise DeviceUnavailable(
+            f"it is compiled for {_described(needed)}, this machine has no {plugin.devices}"
+        )
+    return [device.device_kind for device in client(plugin, peers).devices()]
+
+
+def _of_devices(plugin: Plugin, needed: Fingerprint, kinds: list[str], kind: str) -> tuple[Obstacle, ...]:
     """Devices of another kind, too few of them, or more than the executable's network has."""
     enough = needed.devices <= len(kinds)
     exact = needed.devices in (1, len(kinds)) or not plugin.whole
-    if enough and exact and set(kinds) == {needed.features[0]}:
+    if enough and exact and set(kinds) == {kind}:
         return ()
     here = f"this machine has {len(kinds)} of kind {', '.join(sorted(set(kinds)))}"
     return (Obstacle(f"it is compiled for {_described(needed)}, {here}", _elsewhere(plugin)),)

@@ -48,6 +48,11 @@ def obstacles(needed: Fingerprint, peers: Peers) -> tuple[Obstacle, ...]:
     return plugin.obstacles(_PLUGIN, needed, peers)
 
 
+def native(needed: Fingerprint, peers: Peers) -> Fingerprint | tuple[Obstacle, ...]:
+    """The chips that are here."""
+    return plugin.native(_PLUGIN, needed, peers)
+
+
 def devices(count: int, peers: Peers) -> Devices:
     """All chips of the slice."""
     return plugin.devices(_PLUGIN, peers)
