@@ -62,7 +62,7 @@ class _Layer(NamedTuple):
 def temporary(
     spec: ProgramSpec, config: ModelConfig, placement: Placement, forms: Forms, item: int, weights: int
 ) -> int:
-    """Bytes of scratch memory on each device.
+    """Bytes of scratch memory and of results on each device.
 
     Args:
         spec: The program.
@@ -176,7 +176,8 @@ def _video_decoder(case: _Case) -> int:
         if block.kind in STRIDES:
             cells, width = cells * prod(STRIDES[block.kind]), width // block.multiplier
         live = max(live, cells * width)
-    return _convolved(case, live)
+    frames = cells * vae.out_channels * vae.patch_size**2
+    return _convolved(case, live) + case.item * frames
 
 
 def _video_encoder(case: _Case) -> int:
