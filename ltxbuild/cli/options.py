@@ -6,18 +6,20 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ltxbuild.cli.planning import CheckpointOverrides
-from ltxbuild.recipe import LoraSection
+if TYPE_CHECKING:  # recipes need pydantic, and most commands no recipe
+    from ltxbuild.recipe import LoraSection
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _lora(text: str) -> LoraSection:
     """`FILE` or `FILE:STRENGTH`; the colon of `hf://` is no separator."""
+    from ltxbuild.recipe import LoraSection
+
     file, _, tail = text.rpartition(":")
     if not file or tail.startswith("//"):
         return LoraSection(file=text)
@@ -89,6 +91,8 @@ def checkpoint_options(command: Callable[..., None]) -> Callable[..., None]:
         distilled: str | None,
         **others: Any,
     ) -> None:
+        from ltxbuild.cli.planning import CheckpointOverrides
+
         given = (checkpoint, text_encoder, upsampler, loras, distilled_lora, distilled)
         command(overrides=CheckpointOverrides(*given), **others)
 
