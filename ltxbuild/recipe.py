@@ -171,9 +171,12 @@ class Recipe(Section):
     )
     layers: Literal["auto", "scan", "unroll"] = "auto"
     attention: Literal["auto", "plain", "blocked", "flash"] = "auto"
+    portable: bool = Field(
+        False, description="carry what ltx-run --allow-compile compiles where an executable doesn't fit"
+    )
     flash: FlashSection = FlashSection()
     tiles: Literal["auto", "official", "equal"] = Field(
-        "auto", description="how the video decoder's work is cut; auto: equal, but official on cpu"
+        "auto", description="how the video decoder's work is cut; auto: equal, but official on CPUs"
     )
     variants: Annotated[dict[str, VariantSection], Field(min_length=1)]
     programs: dict[str, ProgramSection] = Field(default_factory=dict)

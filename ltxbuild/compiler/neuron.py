@@ -15,6 +15,7 @@ from ltxbuild.compiler.backend import Compiled
 from ltxbuild.compiler.lower import Lowered
 from ltxbuild.neuron.census import census
 from ltxbuild.neuron.clean import cleaned
+from ltxbuild.neuron.hlo import write
 from ltxbuild.neuron.partition import partitioned
 
 
@@ -30,14 +31,15 @@ def compile(lowered: Lowered, machine: Mapping[str, Any], flags: Mapping[str, An
     module.operation.write_bytecode(bytecode)
     ranks = math.prod(lowered.mesh.values())
     graph = cleaned(partitioned(bytecode.getvalue(), ranks))
+    code = write(graph)
     memory = {
         "arguments": sum(_part_bytes(record, lowered.mesh) for record in lowered.inputs),
         "outputs": sum(_part_bytes(record, lowered.mesh) for record in lowered.outputs),
         "temp": 0,
-        "code": len(graph),
+        "code": len(code),
     }
     return Compiled(
-        code=graph, runtime="", features=(), memory=memory, flops=lowered.flops, census=census(graph)
+        code=code, runtime="", features=(), memory=memory, flops=lowered.flops, census=census(graph)
     )
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 from ltx_run.bundle import Census, Collective
 from ltxbuild.neuron.groups import groups
-from ltxbuild.neuron.hlo import read
+from ltxbuild.neuron.hlo import Module
 from ltxbuild.neuron.operations import COLLECTIVES
 from ltxbuild.neuron.wire import fields, numbers
 
@@ -17,11 +17,11 @@ ELEMENT_TYPE, DIMENSIONS = 2, 3
 """Fields of `ShapeProto`."""
 
 
-def census(graph: bytes) -> Census:
+def census(graph: Module) -> Census:
     """Count the collectives of a graph; one in a loop counts once. What it keeps is up to its compiler."""
     counts: Counter[tuple[str, int]] = Counter()
     sizes: Counter[tuple[str, int]] = Counter()
-    for instruction in read(graph).instructions:
+    for instruction in graph.instructions:
         if instruction.opcode in COLLECTIVES:
             kind = instruction.opcode, len(groups(instruction)[0])
             counts[kind] += 1

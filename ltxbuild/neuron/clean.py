@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from ltx_run.neuron.names import input_name, output_name
 from ltxbuild.neuron.groups import groups, legacy
-from ltxbuild.neuron.hlo import Computation, Instruction, InstructionField, Module, read, write
+from ltxbuild.neuron.hlo import Computation, Instruction, InstructionField, Module, read
 from ltxbuild.neuron.operations import COLLECTIVES, IDLE, Unsupported, check, has_line, origin
 from ltxbuild.neuron.wire import Field, encode
 
 _I = InstructionField
 
 
-def cleaned(partitioned: bytes) -> bytes:
+def cleaned(partitioned: bytes) -> Module:
     """One rank's program as Neuron's compiler reads it.
 
     Args:
         partitioned: What `partition.partitioned` gave.
 
     Returns:
-        A serialized `HloModuleProto`: the same bytes for the same program, whatever process or path.
+        A module that is written as the same bytes for the same program, whatever process or path.
 
     Raises:
         Unsupported: The compiler would refuse it; the message names the operation and the model's line.
@@ -38,7 +38,7 @@ def cleaned(partitioned: bytes) -> bytes:
     for instruction in module.instructions:
         _strip(instruction, module)
     _name_tensors(module)
-    return write(module)
+    return module
 
 
 def _inline_calls(computation: Computation) -> None:

@@ -69,7 +69,7 @@ def tiling(recipe: Recipe) -> Literal["official", "equal"]:
     """
     if recipe.tiles != "auto":
         return recipe.tiles
-    return "official" if recipe.target.platform == "cpu" else "equal"
+    return "official" if recipe.target.platform in ("cpu", "neuron") else "equal"
 
 
 def tables_outside(recipe: Recipe) -> bool:

@@ -29,6 +29,11 @@ def module(function: Callable[..., Any], *arguments: Any) -> bytes:
     return found
 
 
+def written(data: bytes) -> bytes:
+    """A module cleaned up."""
+    return hlo.write(cleaned(data))
+
+
 def opcodes(data: bytes) -> list[str]:
     """Operations of a module."""
     return [item.opcode for item in hlo.read(data).instructions]
@@ -62,7 +67,7 @@ def test_calls_are_written_out() -> None:
         return _mixed(x, _twice(x)), _mixed(x * x, x)
 
     before, value = module(function), np.arange(12, dtype=np.float32).reshape(4, 3)
-    graph = cleaned(before)
+    graph = written(before)
     assert "call" in opcodes(before)
     assert "call" not in opcodes(graph)
     for got, expected in zip(run(graph, value), function(value), strict=True):
@@ -71,7 +76,7 @@ def test_calls_are_written_out() -> None:
 
 def test_functions_that_are_applied_stay() -> None:
     """What a reduction adds up with is no call."""
-    graph = cleaned(module(lambda x: (jnp.sum(x, axis=1), jnp.max(x, axis=0))))
+    graph = written(module(lambda x: (jnp.sum(x, axis=1), jnp.max(x, axis=0))))
     assert len(hlo.read(graph).computations) == 3
     value = np.arange(12, dtype=np.float32).reshape(4, 3)
     assert run(graph, value)[0].tolist() == value.sum(1).tolist()
@@ -85,7 +90,7 @@ def test_unread_code_goes_and_unread_parameters_stay() -> None:
         return x, x
 
     computation = jax.jit(function, keep_unused=True).lower(X, X).compiler_ir("hlo")
-    graph = cleaned(computation.as_serialized_hlo_module_proto())  # type: ignore[union-attr]
+    graph = written(computation.as_serialized_hlo_module_proto())  # type: ignore[union-attr]
     assert sorted(opcodes(graph)) == ["parameter", "parameter", "tuple"]
 
 
@@ -97,13 +102,13 @@ def test_copies_that_change_nothing_are_skipped() -> None:
     second = Instruction("copy", shape, [first])
     result = Instruction("tuple", b"\x10\x0d", [second, value])
     entry = Computation([value, first, second, result], result, b"")
-    written = hlo.write(Module([entry], entry, b"", "copies"))
-    assert opcodes(cleaned(written)) == ["parameter", "tuple"]
+    graph = written(hlo.write(Module([entry], entry, b"", "copies")))
+    assert opcodes(graph) == ["parameter", "tuple"]
 
 
 def test_tensors_are_named_by_position() -> None:
     """In an attribute of each parameter, and in one of the tuple that the program ends in."""
-    graph = hlo.read(cleaned(module(lambda x, y: (x + y, y), X, X)))
+    graph = hlo.read(written(module(lambda x, y: (x + y, y), X, X)))
     attributes = [
         item.get(InstructionField.ATTRIBUTES) for item in (*graph.entry.parameters, graph.entry.root)
     ]
@@ -123,7 +128,7 @@ def test_tensors_are_named_by_position() -> None:
 def test_a_program_must_end_in_a_tuple() -> None:
     """A single result would have no place for its name."""
     with pytest.raises(Unsupported, match="ends in operation add"):
-        cleaned(module(lambda x: x + 1))
+        written(module(lambda x: x + 1))
 
 
 def test_an_operation_that_neuron_lacks_is_named_with_its_line() -> None:
@@ -134,7 +139,7 @@ def test_an_operation_that_neuron_lacks_is_named_with_its_line() -> None:
 
     line = inspect.getsourcelines(function)[1] + 1
     with pytest.raises(Unsupported, match=rf"operation sort .*test_neuron_clean\.py:{line} "):
-        cleaned(module(function))
+        written(module(function))
 
 
 def test_elements_of_64_bits_are_refused() -> None:
@@ -142,7 +147,7 @@ def test_elements_of_64_bits_are_refused() -> None:
     with jax.enable_x64(True):
         data = module(lambda x: (x + 1, x), jax.ShapeDtypeStruct((2,), jnp.int64))
     with pytest.raises(Unsupported, match="elements of type number 5"):
-        cleaned(data)
+        written(data)
 
 
 def test_a_field_that_is_not_known_is_refused() -> None:
@@ -150,4 +155,4 @@ def test_a_field_that_is_not_known_is_refused() -> None:
     value = Instruction("parameter", b"\x10\x0b", rest=[(InstructionField.PARAMETER_NUMBER, 0), (300, 1)])
     entry = Computation([value], value, b"")
     with pytest.raises(Unsupported, match="operation parameter has field 300"):
-        cleaned(hlo.write(Module([entry], entry, b"", "new")))
+        written(hlo.write(Module([entry], entry, b"", "new")))

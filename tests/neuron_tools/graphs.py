@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from ltxbuild.compiler.lower import Lowered, Traceable, lower
 from ltxbuild.components import COMPONENTS
 from ltxbuild.model.params import ParamTable
 from ltxbuild.neuron.clean import cleaned
+from ltxbuild.neuron.hlo import write
 from ltxbuild.neuron.partition import partitioned
 from ltxbuild.plan.profiles import PROFILES
 from ltxbuild.plan.programspec import Forms, ProgramSpec
@@ -41,7 +43,7 @@ SIZES: dict[str, tuple[str, tuple[tuple[str, Any], ...]]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Example:
     """A program, sharded and whole."""
 
@@ -50,6 +52,7 @@ class Example:
     rules: dict[str, str]
     precision: str
 
+    @cache  # noqa: B019  lives as long as the process
     def lowered(self, ranks: int = RANKS) -> Lowered:
         """Lowered for so many devices."""
         mesh, rules = (MESH, self.rules) if ranks > 1 else ({}, {})
@@ -60,7 +63,7 @@ class Example:
         """What Neuron's compiler gets."""
         bytecode = io.BytesIO()
         self.lowered().module.compiler_ir("stablehlo").operation.write_bytecode(bytecode)
-        return cleaned(partitioned(bytecode.getvalue(), RANKS))
+        return write(cleaned(partitioned(bytecode.getvalue(), RANKS)))
 
 
 def example(kind: str, model: str = "ltx-2.3-tiny", precision: str = "float32", **sizes: Any) -> Example:
