@@ -18,7 +18,7 @@ import msgspec
 
 from ltx_cache.blobref import BlobRef
 from ltx_cache.store import Hit, Store
-from ltx_run.bundle import Blob, Program, WeightSet
+from ltx_run.bundle import Blob, Program, WeightSet, codes
 from ltxbuild.compiler.workers import WorkerPool
 from ltxbuild.errors import BuildFailed, ToolMissing
 from ltxbuild.plan.planner import BuildPlan, PlannedProgram, PlannedWeights, program_record
@@ -82,7 +82,9 @@ def build(
     programs = {item.spec.id: item.record for item in wanted if item.record}
     sharded = {item.name: item.record for item in weights if item.record}
 
-    with WorkerPool(jobs, store) as pool, ThreadPoolExecutor(max_workers=jobs) as threads:
+    # Those that wait for a compiler of their own hold up no other.
+    apart = sum(target(item.placement.platform).assembler is not None for item in missing)
+    with WorkerPool(jobs, store) as pool, ThreadPoolExecutor(max_workers=jobs + apart) as threads:
         pending = {
             item.spec.id: threads.submit(_compile, plan, item, pool, store, progress) for item in missing
         }
@@ -139,7 +141,8 @@ def _compile(
             progress.finish(name, "lowered and kept, not compiled" if apart else "not compiled")
             raise
         program = _record(item, result)
-        store.put_entry(item.key, msgspec.to_builtins(program), [BlobRef(**result["executable"])])
+        blobs = [BlobRef(blob.sha256, blob.size) for blob in codes(program)]
+        store.put_entry(item.key, msgspec.to_builtins(program), blobs)
     seconds = result["seconds"]
     how = "reused an equal program" if result["reused"] else f"compile {seconds['compile']:.1f} s"
     progress.finish(name, f"lower {seconds['lower']:.1f} s, {how}")
@@ -187,6 +190,7 @@ def _job(plan: BuildPlan, item: PlannedProgram) -> dict[str, Any]:
         "backend": target(placement.platform).backend,
         "target": placement.target,
         "flags": placement.flags,
+        "portable": "portable" in item.key.values,
         "compiler": {factor.name: factor.value for factor in item.key.factors}["compiler"],
     }
 
@@ -201,7 +205,7 @@ def _record(item: PlannedProgram, result: Mapping[str, Any]) -> Program:
     }
     own = {"mesh": list(placement.mesh.items()), "weights": item.spec.weights, "key": item.key.digest}
     parts = {name: result[name] for name in ("executable", "inputs", "outputs", "memory", "flops")}
-    parts["census"] = result.get("census")
+    parts |= {name: result.get(name) for name in ("census", "portable")}
     return msgspec.convert({**parts, **own, "fingerprint": fingerprint}, Program)
 
 
