@@ -9,12 +9,16 @@ from ltx_run import plan as steps
 from ltxbuild.components import ModelConfig
 from ltxbuild.plan.forms import tiling
 from ltxbuild.plan.latent_size import AUDIO_STRIDE, LatentSize
+from ltxbuild.plan.profiles import PROFILES
 from ltxbuild.plan.programspec import ProgramSpec, Size
 from ltxbuild.plan.tiling import tile_shapes, tiles
 from ltxbuild.recipe import Recipe, VariantSection
 
 TEXT_LENGTH = 1024
 BOS, PAD = 2, 0
+POSITIVE, NEGATIVE = "", ".negative"
+"""Ends of the names of what a prompt becomes."""
+PROMPTS = {POSITIVE: "prompt", NEGATIVE: "negative_prompt"}
 Pair = tuple[str, str]
 """Names of a video tensor and of an audio tensor."""
 
@@ -64,22 +68,35 @@ class Draft:
     def encode_text(self) -> None:
         """Prompt, and the negative prompt where guidance needs it, to contexts of both modalities."""
         negative = self.recipe.guided and self.recipe.guidance.negative
-        size = {"batch": 1 + negative, "length": TEXT_LENGTH}
-        prompts = {"negative_prompt": self.recipe.guidance.negative_prompt} if negative else {}
+        prompts = (POSITIVE, NEGATIVE) if negative else (POSITIVE,)
+        together = PROFILES[self.recipe.target.profile].prompts == "batched"
+        batches = [prompts] if together else [(each,) for each in prompts]
+        size, suffix = {"batch": len(batches[0]), "length": TEXT_LENGTH}, "x2" if len(batches[0]) > 1 else ""
+        for first, *others in batches:
+            made = self._tokenize(first, *others)
+            encoder = self.need("text_encoder", "text_encoder", size, suffix)
+            self.run(encoder, made, pair(f"features{first}"))
+        for batch in batches:
+            given = (*pair(f"features{batch[0]}"), f"mask{batch[0]}")
+            contexts = tuple(name for each in batch for name in pair(f"context{each}"))
+            self.run(self.need("connectors", "connectors", size, suffix), given, contexts)
+
+    def _tokenize(self, first: str, *others: str) -> Pair:
+        """Names of the tokens and of the mask of prompts that are one batch."""
+        made = f"tokens{first}", f"mask{first}"
+        prompts = tuple(PROMPTS[each] for each in (first, *others))
+        defaults = {PROMPTS[NEGATIVE]: self.recipe.guidance.negative_prompt}
         self.steps.append(
             steps.Tokenize(
-                inputs=("prompt", *prompts),
-                outputs=("tokens", "mask"),
+                inputs=prompts,
+                outputs=made,
                 length=TEXT_LENGTH,
                 bos=BOS,
                 pad=PAD,
-                defaults=prompts,
+                defaults={name: text for name, text in defaults.items() if name in prompts},
             )
         )
-        features, suffix = pair("features"), "x2" if negative else ""
-        contexts = (*pair("context"), *(pair("context.negative") if negative else ()))
-        self.run(self.need("text_encoder", "text_encoder", size, suffix), ("tokens", "mask"), features)
-        self.run(self.need("connectors", "connectors", size, suffix), (*features, "mask"), contexts)
+        return made
 
     def upsample(self, latent: str, size: LatentSize) -> str:
         """Upsample a video latent."""

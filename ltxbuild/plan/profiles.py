@@ -20,6 +20,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 from ltxbuild.errors import RecipeError
 from ltxbuild.model.params import ParamSpec, ParamTable
@@ -69,10 +70,12 @@ class Profile:
     Attributes:
         layouts: By component; those that it doesn't name run on one device.
         why: One sentence for people who choose.
+        prompts: Text programs take the prompt and the negative prompt as one batch, or run once for each.
     """
 
     layouts: Mapping[str, Layout]
     why: str
+    prompts: Literal["batched", "sequential"] = "batched"
 
     @property
     def mesh_axes(self) -> frozenset[str]:
@@ -91,7 +94,11 @@ _BY_HEADS = MappingProxyType({**_TEXT, "transformer": BY_HEADS})
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         "single": Profile(MappingProxyType({}), "one device holds everything"),
-        "trn2": Profile(_BY_HEADS, "Trainium2: heads and feed-forward split, the rest whole on each core"),
+        "trn2": Profile(
+            _BY_HEADS,
+            "Trainium2: heads and feed-forward split, the rest whole on each core",
+            prompts="sequential",  # its compiler takes long, and one program then serves all pipelines
+        ),
         "hopper": Profile(_BY_HEADS, "H100/H200: heads and feed-forward split over NVLink"),
         "ironwood": Profile(_BY_HEADS, "TPU v7: one axis by heads; 96 GB a device leave the rest whole"),
         "trillium": Profile(

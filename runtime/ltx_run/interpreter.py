@@ -135,7 +135,7 @@ class Interpreter:
     def _do(self, step: Step, index: int) -> None:
         match step:
             case Tokenize():
-                self._name(step.outputs, padded(self.job.ids, step))
+                self._name(step.outputs, padded(self.job.prompts(step), step))
             case Noise(shape=shape, dtype=dtype, draw=draw):
                 seed = self.job.request.seed
                 self._name(step.outputs, [normal(seed=seed, draw=draw, shape=shape, dtype=dtype)])

@@ -51,6 +51,11 @@ class Job:
     key: Key | None = None
     remembered: bool = False
 
+    def prompts(self, step: Tokenize) -> Prompts:
+        """Token ids of the prompts that one of the plan's steps takes."""
+        names = _prompt_names(self.plan)
+        return tuple(self.ids[names.index(name)] for name in step.inputs)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -193,20 +198,18 @@ def _check_negative(request: Request, plan: Plan) -> None:
 
 
 def _token_ids(request: Request, plan: Plan, tokenizer: Callable[[], PromptTokenizer]) -> Prompts:
-    steps = [step for step in plan if isinstance(step, Tokenize)]
-    if not steps:
-        return ()
-    if request.prompt is None:
+    if flow.PROMPT in _prompt_names(plan) and request.prompt is None:
         raise BadPrompt("there is no prompt", hint='describe the video: --prompt "a red ball rolls"')
     given = {flow.PROMPT: request.prompt, flow.NEGATIVE_PROMPT: request.negative_prompt}
-    texts = {name: given[name] for name in steps[0].inputs}
-    return tuple(
-        tuple(
-            tokenizer().ids(
-                steps[0].defaults[name] if text is None else text,
-                steps[0],
-                negative=name == flow.NEGATIVE_PROMPT,
-            )
-        )
-        for name, text in texts.items()
-    )
+
+    def ids(name: str, step: Tokenize) -> tuple[int, ...]:
+        text = given[name]
+        text = step.defaults[name] if text is None else text
+        return tuple(tokenizer().ids(text, step, negative=name == flow.NEGATIVE_PROMPT))
+
+    return tuple(ids(name, step) for step in plan if isinstance(step, Tokenize) for name in step.inputs)
+
+
+def _prompt_names(plan: Plan) -> list[str]:
+    """Prompts that a plan reads, in order."""
+    return [name for step in plan if isinstance(step, Tokenize) for name in step.inputs]

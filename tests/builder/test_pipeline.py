@@ -80,6 +80,7 @@ def record(spec: ProgramSpec) -> Program:
     )
 
 
+IN_TURN = {"target": {"platform": "cpu", "profile": "trn2"}}
 IMAGES = {"variants": {"default": {**SIZE, "keyframes": 2}}}
 
 
@@ -90,8 +91,9 @@ IMAGES = {"variants": {"default": {**SIZE, "keyframes": 2}}}
         {"pipeline": "guided_two_stage", "loop": "stepwise", "guidance_batch": "sequential", **IMAGES},
         {"loop": "stepwise", "guidance": {"stg_blocks": [0], "skip_step": 2}, **IMAGES},
         {"guidance": {"video": {"cfg": 1}, "audio": {"cfg": 1}, "stg_blocks": [0]}},
+        IN_TURN,
     ],
-    ids=["two stages", "two stages stepwise", "skipped steps", "no negative prompt"],
+    ids=["two stages", "two stages stepwise", "skipped steps", "no negative prompt", "prompts in turn"],
 )
 def test_plans_agree_with_their_programs(fields: dict[str, Any]) -> None:
     """Every tensor has the shape and dtype that its reader takes, down to the frames."""
@@ -135,6 +137,17 @@ def test_prompts_are_one_batch() -> None:
     assert tokenize.inputs == ("prompt", "negative_prompt")
     assert tokenize.defaults == {"negative_prompt": "fog"}
     assert dict(made.programs["text_encoder.x2"].geometry)["batch"] == 2
+
+
+def test_prompts_in_turn_share_a_program() -> None:
+    """Where the profile says so, each prompt is tokenized and encoded by itself, by the same programs."""
+    made = drawn(**IN_TURN)
+    tokenized = found(made.variants[0].plan, steps.Tokenize)
+    assert [step.inputs for step in tokenized] == [("prompt",), ("negative_prompt",)]
+    assert [list(step.defaults) for step in tokenized] == [[], ["negative_prompt"]]
+    assert dict(made.programs["text_encoder"].geometry)["batch"] == 1
+    runs = [step.program for step in found(made.variants[0].plan, steps.Run)]
+    assert runs[:4] == ["text_encoder", "text_encoder", "connectors", "connectors"]
 
 
 @pytest.mark.parametrize(
