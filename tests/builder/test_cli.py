@@ -73,7 +73,7 @@ def test_plan_as_json_needs_no_checkpoint_with_programs_only(tmp_path: Path) -> 
     assert not plan["complete"]
     stage2 = plan["programs"]["denoise_from.16x32x48a126f24s3"]
     assert stage2["state"] == "miss"
-    assert stage2["attention"] == "blocked"
+    assert stage2["attention"] == "pallas"
     assert stage2["devices"] == 8
     assert plan["weights"]["transformer"]["state"] == "no checkpoint"
     assert 5.0e9 < plan["weights"]["transformer"]["bytes_per_device"] < 6.5e9
