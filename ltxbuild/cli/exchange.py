@@ -28,12 +28,13 @@ def bundle_command(ref: str, output: str) -> None:
       ltxbuild bundle cpu-tiny cpu-tiny.tar
       ltxbuild bundle cpu-tiny /media/stick/cpu-tiny/
     """
+    from ltx_run.acquire import whole
     from ltxbuild.bundles.archive import pack, unfold
 
     store = Store(home())
     with store.in_use():
         write = unfold if output.endswith(SEPARATORS) else pack
-        size = write(store, store.ref(ref), Path(output))
+        size = write(store, whole(store, ref), Path(output))
     say(f"wrote {output}: {human_bytes(size)}")
     hint(f"ltx-run {output} ..." if output.endswith(SEPARATORS) else f"ltxbuild unbundle {output}")
 

@@ -14,7 +14,7 @@ from ltx_cache.remote import Publication
 from ltx_cache.store import Store
 from ltx_cache.transfer import Transfer, push
 from ltx_cache.trust import Trust
-from ltx_run.acquire import Acquired, Order, Select, acquire
+from ltx_run.acquire import Acquired, Order, Select, acquire, whole
 from ltx_run.bundle import Bundle
 from ltx_run.console import hint, human_bytes, say, transfer_bar
 from ltx_run.contents import contents, platforms
@@ -59,7 +59,7 @@ def push_command(ref: str, remote: str, private: bool, sign: Path | None, as_jso
         raise BadAddress(f"{to} pins a bundle, it can't be pushed to", hint="write #NAME, or nothing")
     key = SigningKey.read(sign) if sign else None
     with store.in_use(), transfer_bar() as progress:
-        data = store.open(store.ref(ref)).read_bytes()
+        data = store.open(whole(store, ref)).read_bytes()
         signatures = {key.public.id: key.sign(data)} if key else {}
         publication = Publication(to.name or ref, data, signatures, card(to.remote.url))
         to.remote.create(private=private)

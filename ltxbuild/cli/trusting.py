@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ltx_cache.trust import trust
+from ltx_cache.trust import Trust, trust
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -32,10 +32,18 @@ offline_option = click.option(
 
 
 def trust_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say whose bundles are accepted, given to the command as `trust`."""
+    """The options that say whose bundles are accepted, given to the command as `trust`.
+
+    A command with an option `source` has a use for them only together with it.
+    """
 
     @functools.wraps(command)
     def gathered(trusted: tuple[str, ...], allow_unsigned: bool, **others: Any) -> None:
+        if "source" in others and others["source"] is None:
+            if trusted or allow_unsigned:
+                raise click.UsageError("--trust and --allow-unsigned are of use with --from only")
+            command(trust=Trust(()), **others)
+            return
         command(trust=trust(trusted, allow_unsigned=allow_unsigned), **others)
 
     return trust_option(allow_unsigned_option(gathered))

@@ -26,6 +26,7 @@ from ltx_cache.trust import Trust
 from ltx_run import offers
 from ltx_run.bundle import Bundle
 from ltx_run.contents import contents_of, parsed
+from ltx_run.errors import BundleInvalid
 from ltx_run.offers import Offer
 
 Variants = tuple[str, ...] | None
@@ -125,6 +126,22 @@ def part(ref: Ref) -> Callable[[bytes], Collection[BlobRef]] | None:
     """What reads the manifest of a bundle of which some variants were received; None if all were."""
     known = origin(ref)
     return None if known is None or known.variants is None else contents_of(known.variants)
+
+
+def whole(store: Store, name: str) -> BlobRef:
+    """The manifest of a bundle in the cache, to be handed on.
+
+    Raises:
+        BundleInvalid: Some of its variants were not received.
+        LtxError: There is no such bundle, or its ref is damaged.
+    """
+    ref = store.ref_with_summary(name)
+    known = origin(ref)
+    if known is not None and known.variants is not None:
+        here = ", ".join(known.variants)
+        advice = f"receive all of it: ltxbuild pull '{known.source}' --as {name}"
+        raise BundleInvalid(f"of bundle {name} only {here} was received", hint=advice)
+    return ref.manifest
 
 
 def local_name(source: Address) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
+    from ltx_cache.trust import Trust
     from ltx_run.cluster import Place
 
 
@@ -208,7 +209,6 @@ def cli(
 
     Exit codes: 0 done, 1 failed, 2 wrong input, 3 a needed device or tool is missing, 130 interrupted.
     """
-    from ltx_cache.trust import trust as trusted
     from ltx_run import guidance as scales
     from ltx_run import launch
     from ltx_run.conditioning import parse
@@ -242,7 +242,7 @@ def cli(
             prompt_cache=not no_prompt_cache,
             paranoid=paranoid,
             quiet=quiet,
-            trust=trusted(trust, allow_unsigned=allow_unsigned),
+            trust=_trust(bundle, trust, allow_unsigned),
             offline=offline,
             place=place,
             allow_compile=allow_compile,
@@ -270,6 +270,20 @@ def _check_usage(prompts: Path | None, output: str | None, of_one: Mapping[str, 
         raise click.UsageError(f"{' and '.join(excluded)} can't be used with --prompts")
     if not prompts and output is None:
         raise click.UsageError("Missing option '-o' / '--output'.")
+
+
+def _trust(bundle: str, keys: tuple[str, ...], allow_unsigned: bool) -> Trust:
+    """Whose bundles are accepted; the user's trusted keys are read only if it matters."""
+    from ltx_cache.address import is_address
+    from ltx_cache.trust import Trust, trust
+
+    if is_address(bundle):
+        return trust(keys, allow_unsigned=allow_unsigned)
+    if keys or allow_unsigned:
+        raise click.UsageError(
+            "--trust and --allow-unsigned are for bundles from hf:// and file:// addresses"
+        )
+    return Trust(())
 
 
 def main() -> None:

@@ -93,6 +93,9 @@ def test_a_variant_alone(
     assert not other.has(store.put_bytes(b"two large executable"))
     assert ltxbuild("verify").code == 0
     assert ltxbuild("verify", "two").code == 0
+    part = ltxbuild("push", "two", "hf://org/second")
+    assert (part.code, "only small was received" in part.err) == (1, True)
+    assert ltxbuild("bundle", "two", str(tmp_path / "two.tar")).code == 1
     wrong = ltxbuild("pull", URL, "--allow-unsigned", "--variant", "huge")
     assert (wrong.code, "it has: large" in wrong.err) == (2, True)
 
@@ -165,6 +168,7 @@ def test_results_are_taken_from_the_hub(
         (("push", "two", "file:///mnt/x", "--private"), "can't be made private"),
         (("push", "two", "hf://org"), "is no address"),
         (("pull", "hf://org/nothing"), "no such repository"),
+        (("compile", "recipe.yaml", "--allow-unsigned"), "are of use with --from only"),
         (("pull", "hf://org/repo", "--trust", "nothing.pub"), "cannot read nothing.pub"),
     ],
 )

@@ -158,3 +158,9 @@ def test_from_a_folder(maker: Store, toy: Bundle, inside: Inside, tmp_path: Path
     code, output, errors = inside(*common, "--trust", public_file(tmp_path))
     assert code == 0, errors
     assert json.loads(output)["videos"][0]["error"] is None
+
+
+def test_trust_is_for_remotes(inside: Inside, tmp_path: Path) -> None:
+    """With a name of the cache the options would do nothing, so they are refused."""
+    code, _, errors = inside("toy", "-p", PROMPT, "-o", tmp_path / "x.mp4", "--allow-unsigned")
+    assert (code, "are for bundles from" in errors) == (2, True)
