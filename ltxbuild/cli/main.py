@@ -25,6 +25,11 @@ COMMANDS = {
         "explain_command",
         "Say why something would be built: the factors that differ from earlier results.",
     ),
+    "doctor": (
+        "ltxbuild.cli.doctor",
+        "doctor_command",
+        "Show what this machine can build and run, and what it lacks.",
+    ),
     "list": ("ltxbuild.cli.bundles", "list_command", "List the bundles in the cache."),
     "show": (
         "ltxbuild.cli.bundles",

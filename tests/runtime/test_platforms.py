@@ -48,7 +48,7 @@ def slice_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             attached=lambda: count > 0,
             options=lambda peers: {},
         )
-        monkeypatch.setattr(tpu, "_PLUGIN", fake)
+        monkeypatch.setattr(tpu, "PLUGIN", fake)
         monkeypatch.setattr(plugin, "client", lambda *_: SimpleNamespace(devices=lambda: present))
 
     return pretend

@@ -32,7 +32,7 @@ def _attached() -> bool:
     )
 
 
-_PLUGIN = plugin.Plugin(
+PLUGIN = plugin.Plugin(
     platform="tpu",
     devices="TPU",
     extra="tpu",
@@ -45,14 +45,14 @@ _PLUGIN = plugin.Plugin(
 
 def obstacles(needed: Fingerprint, peers: Peers) -> tuple[Obstacle, ...]:
     """Packages, chips, or a topology that this machine doesn't have."""
-    return plugin.obstacles(_PLUGIN, needed, peers)
+    return plugin.obstacles(PLUGIN, needed, peers)
 
 
 def native(needed: Fingerprint, peers: Peers) -> Fingerprint | tuple[Obstacle, ...]:
     """The chips that are here."""
-    return plugin.native(_PLUGIN, needed, peers)
+    return plugin.native(PLUGIN, needed, peers)
 
 
 def devices(count: int, peers: Peers) -> Devices:
     """All chips of the slice."""
-    return plugin.devices(_PLUGIN, peers)
+    return plugin.devices(PLUGIN, peers)
