@@ -9,13 +9,10 @@ Example:
     >>> from ltx_cache.key import Factor
     >>> store = Store(Path(tempfile.mkdtemp()))
     >>> key = Key("program", (Factor("jaxlib", "0.10.2"), Factor("height", 512)))
-    >>> match store.lookup(key):
-    ...     case Miss(reason):
-    ...         print(reason)
-    no entry has this key
+    >>> store.lookup(key)
+    Miss(reason='no entry has this key', missing=())
     >>> with store.writer() as w:
-    ...     _ = w.write(b"code, ")
-    ...     _ = w.write(b"more code")
+    ...     _ = w.write(b"code, "), w.write(b"more code")
     ...     code = w.commit()
     >>> store.put_entry(key, {"flops": 12}, [code])
     >>> match store.lookup(key):
