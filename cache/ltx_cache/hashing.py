@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator
 from io import FileIO
 from threading import Thread
 
-# Large enough for a thread of its own, small enough that a core finds it in its own cache: where that has 1 MiB,
-# pieces of 2 MiB took longer in every trial, on a busy machine.
+# Large enough for a thread of its own, small enough that a core finds it in its own cache. Where that has
+# 1 MiB, pieces of 2 MiB took longer in the median (measured on a busy machine).
 CHUNK = 1 << 20
 # Below this size, starting a thread costs more than it saves.
 _WORTH_A_THREAD = 1 << 19
