@@ -104,11 +104,21 @@ def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
             reused = False
     return {
         **compiled,
+        "portable": _portable(lowered, job["flags"], store) if job["portable"] else None,
         "inputs": msgspec.to_builtins(lowered.inputs),
         "outputs": msgspec.to_builtins(lowered.outputs),
         "reused": reused,
         "seconds": {"lower": lowered_at - started, "compile": time.monotonic() - lowered_at},
     }
+
+
+def _portable(lowered: Any, flags: Mapping[str, Any], store: Any) -> dict[str, Any]:
+    """What `ltx_run.portable` compiles: the lowered program in the store, and the flags."""
+    from ltx_run.portable import packed
+    from ltxbuild.compiler.artifact import portable_artifact
+
+    blob = store.put_bytes(packed(portable_artifact(lowered.module)))
+    return {"module": {"sha256": blob.sha256, "size": blob.size}, "flags": dict(flags)}
 
 
 def _kept(made: Any, store: Any) -> tuple[dict[str, Any], Any]:

@@ -205,6 +205,9 @@ def compiled(folder: Folder, name: str, devices: int, whole: bool) -> bundle.Pro
     import jax.numpy as jnp
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+    from ltx_run.portable import packed
+    from ltxbuild.compiler.artifact import portable_artifact
+
     function, inputs, weight_set, spread = programs()[name]
     count = devices if spread else 1
     mesh = {TP: count} if spread else {}
@@ -240,6 +243,7 @@ def compiled(folder: Folder, name: str, devices: int, whole: bool) -> bundle.Pro
         key="",
         memory=bundle.Memory(arguments=1, outputs=1, temp=1, code=1),
         flops=1.0,
+        portable=bundle.Portable(module=folder.blob(packed(portable_artifact(lowered))), flags={}),
     )
 
 
