@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ class Probe:
         machine: Architecture, such as `x86_64`.
         features: Instruction-set features of the CPU, by LLVM's names; empty if they can't be read.
         packages: Versions of those installed packages that matter.
+        pins: Versions of packages that programs for accelerators need, with `*` for any last number.
         gpus: Names of NVIDIA's GPUs.
         cuda_driver: Version of NVIDIA's driver; None if it is not loaded.
         tpu: Whether a TPU is attached.
@@ -60,6 +62,7 @@ class Probe:
     machine: str
     features: tuple[str, ...]
     packages: Mapping[str, str]
+    pins: Mapping[str, str]
     gpus: tuple[str, ...]
     cuda_driver: str | None
     tpu: bool
@@ -127,13 +130,14 @@ class Check:
 def diagnose(probe: Probe) -> tuple[Check, ...]:
     """Everything that can be done on a machine, and what it lacks for that."""
     jax = tuple(_package(probe, name, INSTALL_BUILD) for name in ("jax", "jaxlib"))
+    nvcc, libtpu = _package(probe, "nvidia-cuda-nvcc", INSTALL_CUDA), _pinned(probe, "libtpu", INSTALL_TPU)
     return (
         Check("cpu", BUILD, jax),
         Check("cpu", RUN, (_package(probe, "jaxlib", "pip install ltxbuild"), _cpu(probe))),
-        Check("cuda", BUILD, (*jax, *_cuda_packages(probe))),
+        Check("cuda", BUILD, (_pinned(probe, "jax", INSTALL_CUDA), *_cuda_packages(probe), nvcc)),
         Check("cuda", RUN, (*_cuda_packages(probe), *_gpus(probe))),
-        Check("tpu", BUILD, (*jax, _package(probe, "libtpu", INSTALL_TPU))),
-        Check("tpu", RUN, (_package(probe, "libtpu", INSTALL_TPU), _tpu(probe))),
+        Check("tpu", BUILD, (_pinned(probe, "jax", INSTALL_TPU), libtpu)),
+        Check("tpu", RUN, (libtpu, _tpu(probe))),
         Check("neuron", BUILD, (*jax, _neuronx_cc(probe))),
         Check("neuron", RUN, _neuron_run(probe)),
         Check("hub", SHARE, _hub(probe)),
@@ -159,6 +163,14 @@ def _cpu(probe: Probe) -> Part:
 def _cuda_packages(probe: Probe) -> tuple[Part, ...]:
     names = ("jax-cuda13-plugin", "jax-cuda13-pjrt")
     return tuple(_package(probe, name, INSTALL_CUDA) for name in names)
+
+
+def _pinned(probe: Probe, name: str, fix: str) -> Part:
+    """A package of which another version would not do."""
+    found, wanted = probe.packages.get(name), probe.pins.get(name, "*")
+    if found is None or fnmatchcase(found, wanted):
+        return Part(name, found, fix)
+    return Part(f"{name} {wanted} ({found} is installed)", None, fix)
 
 
 def _gpus(probe: Probe) -> tuple[Part, ...]:

@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from ltx_cache.home import home
@@ -18,9 +18,10 @@ from ltx_run.platforms import tpu
 from ltxbuild.diagnosis import Probe
 
 PACKAGES = (
-    *("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda13-pjrt"),
+    *("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda13-pjrt", "nvidia-cuda-nvcc"),
     *("libtpu", "neuronx-cc", "huggingface-hub"),
 )
+_PIN = re.compile(r"(jax|libtpu)(?:\[\w+\])?==([\d.*]+)")
 ARCHITECTURES: Mapping[str, str] = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -38,6 +39,7 @@ def look(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) ->
         machine=ARCHITECTURES.get(machine, machine),
         features=_features(),
         packages={name: found for name in PACKAGES if (found := _version(name))},
+        pins=_pins(),
         gpus=_gpus(root),
         cuda_driver=_cuda_driver(root),
         tpu=tpu.PLUGIN.attached(),
@@ -66,6 +68,12 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _pins() -> dict[str, str]:
+    """Versions that extras of this project ask for."""
+    pinned = (_PIN.match(line) for line in requires("ltxbuild") or ())
+    return {pin[1]: pin[2] for pin in pinned if pin}
 
 
 def _text(path: Path) -> str | None:

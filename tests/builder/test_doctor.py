@@ -19,6 +19,7 @@ BARE = Probe(
     machine="x86_64",
     features=("sse", "sse2"),
     packages={"jaxlib": "0.10.2"},
+    pins={"jax": "0.10.2", "libtpu": "0.0.42.*"},
     gpus=(),
     cuda_driver=None,
     tpu=False,
@@ -40,6 +41,7 @@ FULL = replace(
         "jaxlib": "0.10.2",
         "jax-cuda13-plugin": "0.10.2",
         "jax-cuda13-pjrt": "0.10.2",
+        "nvidia-cuda-nvcc": "13.0.88",
         "libtpu": "0.0.42.1",
         "neuronx-cc": "2.24.5133.0+58f8de22",
         "huggingface-hub": "1.2.0",
@@ -101,6 +103,17 @@ def test_one_thing_missing(changes: dict[str, Any], area: str, use: str, missing
     assert missing in part.name
     assert fix in part.fix
     assert [(each.area, each.use) for each in diagnose(probe) if not each.ok] == [(area, use)]
+
+
+def test_versions_that_accelerators_pin() -> None:
+    """What the CPU takes may be too new for the others."""
+    newer = replace(FULL, packages={**FULL.packages, "jax": "0.11.0", "libtpu": "0.0.51"})
+    missing = {
+        each.area: [part.name for part in each.missing] for each in diagnose(newer) if each.use == "build"
+    }
+    jax, libtpu = "jax 0.10.2 (0.11.0 is installed)", "libtpu 0.0.42.* (0.0.51 is installed)"
+    assert missing == {"cpu": [], "cuda": [jax], "tpu": [jax, libtpu], "neuron": []}
+    assert probe._pins() == {"jax": "0.10.2", "libtpu": "0.0.42.*"}
 
 
 @pytest.mark.parametrize(

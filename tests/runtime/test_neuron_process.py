@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mock_nrt
@@ -70,6 +71,26 @@ running.execute("step", values(1))
 running.close()
 """
     subprocess.run([sys.executable, "-c", script, os.pathsep.join(sys.path), files.folder], check=True)
+    assert mock.left() == "left tensors=0 sets=0 models=0"
+
+
+def test_worker_ends_with_its_parent(mock: Mock, files: Files) -> None:
+    """A parent that is killed leaves no process on the cores, and nothing on the device."""
+    script = """
+import os, sys
+sys.path[:0] = sys.argv[1].split(os.pathsep)
+from pathlib import Path
+from neuron_programs import Files
+from test_neuron_process import ready
+running = ready(Files(Path(sys.argv[2])))
+print(running._process.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    command = [sys.executable, "-c", script, os.pathsep.join(sys.path), str(files.folder)]
+    worker = int(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout)
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{worker}/stat").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert mock.left() == "left tensors=0 sets=0 models=0"
 
 

@@ -127,8 +127,6 @@ class Engine:
         """Give a weight's memory back; no program that is bound to it may be executed again."""
         for tensor in self._weights.pop(key, ()):
             self._device.free(tensor)
-        if not self._weights:
-            self._files.clear()
 
     def warm_up(self, name: str, weights: Mapping[int, int]) -> None:
         """Bind a loaded program to its weights, and execute it once with zeros.
@@ -150,6 +148,7 @@ class Engine:
             made = {output_name(index): parts[rank] for index, parts in enumerate(loaded.results)}
             loaded.sets.append((self._group(loaded, taken), self._group(loaded, made)))
         self._write(loaded, {i: np.zeros(each.shape, each.dtype) for i, each in changing.items()})
+        self._files.clear()
         # Of zeros a sound program may make what is no number.
         self._run(name, accepted=NOT_NUMBERS)
 

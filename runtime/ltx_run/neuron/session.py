@@ -77,7 +77,7 @@ class Session:
         """Put a program on the cores, for as long as its owner lives."""
         needed = max(0, signature.part_bytes - self.weight_bytes)
         self._uses += 1
-        weakref.finalize(owner, self._leave, lambda runner: runner.unload(signature.name))
+        self._held_by(owner, lambda runner: runner.unload(signature.name))
         self.run(lambda runner: runner.load(signature, code, needed))
 
     def weight(self, owner: object, name: str, places: Sequence[Place]) -> int:
@@ -91,9 +91,13 @@ class Session:
             self.weight_bytes -= size
             runner.free(key)
 
-        weakref.finalize(owner, self._leave, free)
+        self._held_by(owner, free)
         self.run(lambda runner: runner.put(key, name, places))
         return key
+
+    def _held_by(self, owner: object, free: Callable[[Runner], None]) -> None:
+        """Free something when its owner is gone. The end of the process lets go of everything by itself."""
+        weakref.finalize(owner, self._leave, free).atexit = False
 
     def _leave(self, free: Callable[[Runner], None]) -> None:
         """An owner is gone."""
