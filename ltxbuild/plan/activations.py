@@ -19,7 +19,7 @@ from ltxbuild.plan.placement import Placement
 from ltxbuild.plan.programspec import Forms, ProgramSpec
 
 ACCURACY = 2
-"""Factor within which estimate and compiler agree, in either direction."""
+"""Factor within which the estimate and XLA:CPU agree, in either direction."""
 BLOCK_QUERIES = 512
 """Queries that the blocked attention takes at once."""
 CONVOLUTIONS = frozenset({"upsampler", "video_encoder", "video_decoder"})

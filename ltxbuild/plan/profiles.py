@@ -7,7 +7,7 @@ splits it; what it doesn't name is whole on every device. The logical axes are
 |---|---|
 | `heads` | attention: projections, norms and everything between them |
 | `mlp` | the inner width of feed-forward layers and of the feature projection |
-| `embed` | the width of tokens, in weights alone: it saves memory, see `model.axes.gather` |
+| `embed` | the width of tokens, in the transformer's weights: it saves memory, see `model.axes.gather` |
 | `tokens` | the transformer's video tokens |
 
 The mesh axes are those of the recipe: `tp` has `target.tensor_parallel` devices, `cp`
