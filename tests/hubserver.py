@@ -190,7 +190,8 @@ class _Handler(BaseHTTPRequestHandler):
         name = f"{data['organization']}/{data['name']}"
         if name in self.hub.repos:
             raise _Failed(409, message="You already created this model repo")
-        repo = self.hub.repos[name] = Repo(private=data.get("visibility") == "private")
+        private = data.get("private", data.get("visibility") == "private")  # older and newer clients
+        repo = self.hub.repos[name] = Repo(private=bool(private))
         repo.commit("main", {".gitattributes": b"*.bin filter=lfs\n"})
         return {"url": f"{self.hub.endpoint}/{name}"}
 
