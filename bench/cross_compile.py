@@ -26,7 +26,7 @@ from ltxbuild.plan.planner import BuildPlan, plan_build
 from ltxbuild.recipe import load
 from ltxbuild.synthetic.shipped import shipped_config
 
-COMPILERS = ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin", "nvidia-cudnn-cu13")
+COMPILERS = ("jax", "jaxlib", "libtpu", "jax-cuda13-pjrt", "nvidia-cudnn-cu13")
 MAIN = "from ltxbuild.cli.main import main; main()"
 
 

@@ -33,7 +33,7 @@ def devices(machine: Mapping[str, Any], count: int) -> Sequence[jax.Device]:
 
 def compile(lowered: Lowered, machine: Mapping[str, Any], flags: Mapping[str, Any]) -> Compiled:
     """Compile for the topology that the program was lowered for."""
-    return compile_for_topology(lowered, machine, flags, ("jax-cuda13-plugin", "nvidia-cudnn-cu13"))
+    return compile_for_topology(lowered, machine, flags, ("jax-cuda13-pjrt", "nvidia-cudnn-cu13"))
 
 
 def target_config(gpu: Gpu) -> str:

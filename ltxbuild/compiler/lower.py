@@ -122,7 +122,7 @@ def lower(
         keep_unused=True,
     )
     abstract = [jax.ShapeDtypeStruct(i.shape, i.dtype) for i in inputs]  # type: ignore[no-untyped-call]
-    with laid_out(Layout(mesh, rules)):
+    with laid_out(Layout(mesh, rules)), jax.default_matmul_precision(_products(precision, devices[0])):
         traced = jitted.trace(*abstract)
         module = traced.lower()
     outputs = tuple(
@@ -133,6 +133,11 @@ def lower(
     digest = hashlib.sha256(text.encode()).hexdigest()
     flops = count(traced.jaxpr) / mesh.size
     return Lowered(module, inputs, outputs, mesh_shape, digest, devices[0].device_kind, flops)
+
+
+def _products(precision: str, device: jax.Device) -> str | None:
+    """Precision of products of f32, which accelerators would else make in bf16 or TF32."""
+    return "highest" if precision == "float32" and device.platform != "cpu" else None
 
 
 def _sharding(mesh: Mesh, spec: tuple[str | None, ...]) -> NamedSharding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Command
 
 from ltx_cache.store import Store
 from ltxbuild.environment import scrubbed
 from ltxbuild.errors import RecipeError, ToolMissing
 from ltxbuild.plan.planner import BuildPlan, plan_build
-from ltxbuild.recipe import Recipe
+from ltxbuild.recipe import Recipe, load
 from ltxbuild.synthetic.shipped import shipped_config
 from ltxbuild.targets import cuda, target, tpu
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 WITHOUT_LIBTPU = pytest.mark.skipif(find_spec("libtpu") is None, reason="libtpu is not installed")
 
 BASE: dict[str, Any] = {
@@ -162,6 +165,22 @@ def test_attention_for_cuda_holds_no_scores() -> None:
     assert kind == cuda.GPUS["h200"].kind
     assert code > 0
     assert temp < 1 << 20
+
+
+@WITHOUT_LIBTPU
+def test_a_program_for_four_chips(ltxbuild: Command, store: Store) -> None:
+    """The tiny system's last stage for `v6e:2x2`, compiled here: what the manifest will say of it."""
+    recipe = RECIPES / "tpu_tiny.yaml"
+    done = ltxbuild("compile", str(recipe), "--programs-only", "--only", "denoise_from", "-j1")
+    assert done.code == 0, done.err
+    plan = plan_build(load(recipe), shipped_config("ltx-2.3-tiny"), store, None)
+    (record,) = (item.record for item in plan.programs.values() if item.record)
+    fingerprint = record.fingerprint
+    assert (fingerprint.platform, fingerprint.devices) == ("tpu", 4)
+    assert fingerprint.features == ("TPU v6 lite", "v6e:2x2")
+    assert re.fullmatch(r"jaxlib [\d.]+, libtpu 0\.0\.42[\d.]*", fingerprint.runtime)
+    assert min(record.memory.arguments, record.memory.temp, record.memory.code) > 0
+    assert record.flops > 0
 
 
 TOPOLOGIES = """
