@@ -153,7 +153,7 @@ def local_name(source: Address) -> str:
     """
     text = str(source)
     readable = re.sub(r"[^a-z0-9._-]+", "-", text.partition("://")[2].lower()).strip("-._")[-100:]
-    return f"{readable.lstrip('-._')}.{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{readable.lstrip('-._') or 'bundle'}.{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _remembered(store: Store, order: Order) -> Acquired | None:

@@ -220,6 +220,7 @@ def test_origins(remote: FolderRemote, store: Store, bundle: Bundle) -> None:
     "text",
     [
         "hf://Org/Repo",
+        "file:///",
         "hf://org/repo@refs/pr/1",
         "hf://org/repo@v2#wide",
         "file:///mnt/a%40b%23c#tiny",
