@@ -190,7 +190,7 @@ def _job(plan: BuildPlan, item: PlannedProgram) -> dict[str, Any]:
         "backend": target(placement.platform).backend,
         "target": placement.target,
         "flags": placement.flags,
-        "portable": "portable" in item.key.values,
+        "portable": item.key.values["portable"],
         "compiler": {factor.name: factor.value for factor in item.key.factors}["compiler"],
     }
 

@@ -14,7 +14,7 @@
 | program | `flags` | compiler flags |
 | program | `compiler` | versions of the compiler packages |
 | program | `tools` | versions of compilers that are programs of their own |
-| program | `portable` | true, where the bundle is to carry the program's portable form |
+| program | `portable` | whether the bundle carries the program's portable form |
 | program | `sources` | digest of the builder's sources that reach it |
 | weights | `component` | name of the component |
 | weights | `files` | sha256 of each source file |
@@ -78,7 +78,7 @@ def program_key(
         "flags": placement.flags,
         "compiler": compiler_versions(placement.platform),
         "tools": chosen.tools(recipe.target),
-        **({"portable": True} if recipe.portable and chosen.assembler is None else {}),
+        "portable": recipe.portable and chosen.assembler is None,
         "sources": source_digest(*_code(chosen), MODULES[spec.kind]),
     }
     return Key("program", tuple(Factor(name, value) for name, value in factors.items()))

@@ -78,6 +78,7 @@ def test_another_checkpoint_changes_weights_only(tmp_path: Path) -> None:
     [
         ({"precision": "float32"}, set()),
         ({"attention": "blocked"}, {"weights"}),
+        ({"portable": True}, {"weights"}),
         ({"target": {"platform": "cpu", "isa": "sse4"}}, {"weights"}),
         ({"target": {**BASE["target"], "flags": {"xla_cpu_enable_fast_math": True}}}, {"weights"}),
     ],
