@@ -145,6 +145,22 @@ def test_failure_ends_the_session(rig: Rig) -> None:
     assert rig.log.count("close") == 1
 
 
+def test_owner_that_goes_amid_a_call(rig: Rig) -> None:
+    """It is freed after the call, not within it: the other process does one thing at a time."""
+    executable, weights = rig.ready("step")
+    other, _ = rig.ready("other", weights)
+    session = weights[0].session
+
+    def collected(runner: Recorder) -> None:
+        nonlocal other
+        del other
+        assert "unload other" not in rig.log
+
+    session.run(collected)
+    del weights[0], executable
+    assert {"unload other", "unload step"} <= set(rig.log)
+
+
 def test_no_neff_and_other_forms(rig: Rig) -> None:
     """What is no NEFF is refused on the host; programs for other cores can't be there at the same time."""
     with pytest.raises(BundleInvalid, match=r"program step: .*less than a NEFF's header"):

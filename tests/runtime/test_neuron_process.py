@@ -105,6 +105,14 @@ def test_errors_come_over_with_their_class_and_hint(mock: Mock) -> None:
         started().load(SIGNATURE, mock_nrt.neff(tensors_of(SIGNATURE)[1:]), 0)
 
 
+def test_weights_that_are_gone(mock: Mock, files: Files) -> None:
+    """A file that can't be read is named; no traceback of the other process."""
+    (files.folder / "2.safetensors").unlink()
+    with pytest.raises(ProgramFailed, match=r"No such file or directory: .*2\.safetensors") as caught:
+        ready(files)
+    assert "Traceback" not in caught.value.message
+
+
 def test_process_that_is_killed(mock: Mock, files: Files) -> None:
     """The signal is in the message."""
     running = ready(files)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ltx_cache.errors import LtxError
 from ltx_run.distribution import Distribution
 from ltx_run.neuron import nrt, preflight
 from ltx_run.neuron.device import Device, Handle, Memory
@@ -90,12 +91,13 @@ class Engine:
             loaded.resources.callback(self._device.unload, model)
             return model
 
-        with ExitStack() as undo:
-            undo.enter_context(loaded.resources)
+        self._programs[name] = loaded
+        try:
             loaded.models = self._ranks.each(on, self._limits.load, f"load program {name}")
             preflight.check_tensors(signature, self._device.tensors(loaded.models[0]))
-            undo.pop_all()
-        self._programs[name] = loaded
+        except LtxError:
+            self.unload(name)
+            raise
 
     def put(self, key: int, name: str, places: Sequence[Place]) -> None:
         """Copy a weight to the cores, straight from its files.
@@ -219,17 +221,19 @@ class Engine:
         self._ranks.each(on, self._limits.execute, f"execute program {name}")
 
     def unload(self, name: str) -> None:
-        """Take a program from the cores; its weights stay."""
+        """Take a program from the cores, unless they are stuck; its weights stay."""
         loaded = self._programs.pop(name, None)
-        if loaded is not None:
+        if loaded is not None and not self._ranks.stuck:
             loaded.resources.close()
 
     def clear(self) -> int:
-        """Take everything from the cores.
+        """Take everything from the cores, unless they are stuck.
 
         Returns:
             Bytes more in use on a core than at first.
         """
+        if self._ranks.stuck:
+            return 0
         for name in list(self._programs):
             self.unload(name)
         for key in list(self._weights):
@@ -237,9 +241,10 @@ class Engine:
         return max(now.used - first.used for now, first in zip(self._memory(), self._first, strict=True))
 
     def close(self) -> None:
-        """Take everything from the cores and end the runtime."""
+        """Take everything from the cores and end the runtime; if they are stuck, that is left to the end."""
         self.clear()
-        self._device.close()
+        if not self._ranks.stuck:
+            self._device.close()
 
     def _memory(self) -> list[Memory]:
         return [self._device.memory(core) for core in range(self._cores)]

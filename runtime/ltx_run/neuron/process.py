@@ -141,8 +141,10 @@ class Process:
     def _failure(
         self, message: str, advice: str | None, kind: type[LtxError] = errors.ProgramFailed
     ) -> LtxError:
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").splitlines()[-TAIL:]
+        lines: list[str] = []
+        if kind is not errors.BundleInvalid:  # what the runtime said is about something else
+            self._log.seek(0)
+            lines = self._log.read().decode(errors="replace").splitlines()[-TAIL:]
         return kind("\n    ".join([message, *lines]), hint=advice)
 
     def _gone(self) -> str:

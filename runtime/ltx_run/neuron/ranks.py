@@ -29,6 +29,11 @@ class Ranks:
         for rank, queue in enumerate(self._queues):
             threading.Thread(target=_serve, args=(queue,), name=f"rank {rank}", daemon=True).start()
 
+    @property
+    def stuck(self) -> bool:
+        """Whether a call was abandoned: then the runtime may block others too."""
+        return self._stuck is not None
+
     def each(self, function: Callable[[int], T], limit: float, what: str) -> list[T]:
         """Call a function with each rank, all at once, and wait for the results.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 from functools import cache
 
+from ltx_cache.errors import LtxError
 from ltx_run.console import human_bytes, say
 from ltx_run.neuron.engine import Engine
 from ltx_run.neuron.settings import Limits
@@ -17,8 +18,12 @@ class Resident(Engine):
     """An engine whose runtime goes on when everything is unloaded."""
 
     def close(self) -> None:
-        """Take everything from the cores; say so if memory doesn't come back."""
-        left = self.clear()
+        """Take everything from the cores; say so if that fails, or memory doesn't come back."""
+        try:
+            left = self.clear()
+        except LtxError as error:
+            say(f"note: {error.message}")
+            return
         if left > KEPT:
             say(
                 f"note: Neuron's runtime kept {human_bytes(left)} on a core after everything was unloaded; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -55,6 +56,8 @@ class Session:
         self.weight_bytes = 0
         self._ended = ended
         self._failure: LtxError | None = None
+        self._busy = False
+        self._leaving: list[Callable[[Runner], None]] = []
         self._uses = 0
         self._keys = 0
 
@@ -66,12 +69,15 @@ class Session:
         """
         if self._failure is not None:
             raise self._failure
+        self._busy = True
         try:
             return what(self.runner)
         except LtxError as error:
             self._failure = error
             self.end()
             raise
+        finally:
+            self._busy = False
 
     def program(self, owner: object, signature: Signature, code: bytes) -> None:
         """Put a program on the cores, for as long as its owner lives."""
@@ -100,16 +106,20 @@ class Session:
         weakref.finalize(owner, self._leave, free).atexit = False
 
     def _leave(self, free: Callable[[Runner], None]) -> None:
-        """An owner is gone."""
+        """An owner is gone; the garbage collector may say so amid anything, also of this session."""
         self._uses -= 1
-        if self._failure is None:
-            if self._uses:
-                self.run(free)
-            else:
-                self.end()
+        self._leaving.append(free)
+        if self._busy or self._failure is not None:
+            return
+        if not self._uses:
+            self.end()
+        with suppress(LtxError):  # the next one to use the session is told
+            while self._leaving:
+                self.run(self._leaving.pop())
 
     def end(self) -> None:
         """Let go of the cores, with all that is there."""
         self._failure = self._failure or ProgramFailed("the session on the device has ended")
         self._ended()
-        self.runner.close()
+        with suppress(LtxError):  # it failed before, or the work is done
+            self.runner.close()

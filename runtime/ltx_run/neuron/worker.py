@@ -115,6 +115,11 @@ def _attempt(server: _Server, request: Request) -> Reply:
         server.do(request)
     except LtxError as error:
         return Failed(type(error).__name__, error.message, error.hint)
+    except OSError as error:
+        return Failed("ProgramFailed", f"{error.strerror or error}: {error.filename}", None)
+    except Exception as error:  # a bug
+        message = f"internal error of the process on the NeuronCores: {type(error).__name__}: {error}"
+        return Failed("ProgramFailed", message, "please report it")
     return Done()
 
 
