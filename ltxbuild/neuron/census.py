@@ -7,14 +7,12 @@ from collections import Counter
 
 from ltx_run.bundle import Census, Collective
 from ltxbuild.neuron.groups import groups
-from ltxbuild.neuron.hlo import Module
+from ltxbuild.neuron.hlo import DIMENSIONS, ELEMENT_TYPE, Module
 from ltxbuild.neuron.operations import COLLECTIVES
 from ltxbuild.neuron.wire import fields, numbers
 
 ITEMSIZE = {1: 1, 2: 1, 4: 4, 6: 1, 8: 4, 10: 2, 11: 4, 16: 2}
 """Bytes of an element, by `PrimitiveType`."""
-ELEMENT_TYPE, DIMENSIONS = 2, 3
-"""Fields of `ShapeProto`."""
 
 
 def census(graph: Module) -> Census:

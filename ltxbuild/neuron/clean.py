@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from ltx_run.neuron.names import input_name, output_name
 from ltxbuild.neuron.groups import groups, legacy
-from ltxbuild.neuron.hlo import Computation, Instruction, InstructionField, Module, read
+from ltxbuild.neuron.hlo import ELEMENT_TYPE, Computation, Instruction, InstructionField, Module, read
 from ltxbuild.neuron.operations import COLLECTIVES, IDLE, Unsupported, check, has_line, origin
-from ltxbuild.neuron.wire import Field, encode
+from ltxbuild.neuron.wire import Field, encode, fields
 
 _I = InstructionField
+TYPES = {(8, 7): 16, (5, 10): 10, (8, 23): 11}
+"""Bits of exponent and mantissa of bf16, f16 and f32, with their numbers in `PrimitiveType`."""
 
 
 def cleaned(partitioned: bytes) -> Module:
@@ -30,8 +32,7 @@ def cleaned(partitioned: bytes) -> Module:
     """
     module = read(partitioned)
     for computation in module.computations:
-        _inline_calls(computation)
-        _skip_copies(computation)
+        _rewrite(computation)
         _drop_dead(computation)
     _drop_unreached(module)
     check(module)
@@ -41,20 +42,29 @@ def cleaned(partitioned: bytes) -> Module:
     return module
 
 
-def _inline_calls(computation: Computation) -> None:
-    """Put the bodies of called functions in the place of the calls; callees come clean before callers."""
-    flat: list[Instruction] = []
+def _rewrite(computation: Computation) -> None:
+    """Put other instructions in the place of those that have some; callees come clean before callers."""
+    written: list[Instruction] = []
     results: dict[Instruction, Instruction] = {}
     for instruction in computation.instructions:
         instruction.operands = [results.get(operand, operand) for operand in instruction.operands]
-        if instruction.opcode == "call":
-            body, result = _body(instruction)
-            flat += body
-            results[instruction] = result
-        else:
-            flat.append(instruction)
-    computation.instructions = flat
-    computation.root = results.get(computation.root, computation.root)
+        body, results[instruction] = _replacement(instruction)
+        written += body
+    computation.instructions = written
+    computation.root = results[computation.root]
+
+
+def _replacement(instruction: Instruction) -> tuple[list[Instruction], Instruction]:
+    """What an instruction becomes, and the one of it that is the result."""
+    match instruction.opcode:
+        case "call":
+            return _body(instruction)
+        case "copy" if instruction.shape == instruction.operands[0].shape:
+            # The partitioner copies where a sharding could have changed.
+            return [], instruction.operands[0]
+        case "reduce-precision":
+            return _rounded(instruction)
+    return [instruction], instruction
 
 
 def _body(call: Instruction) -> tuple[list[Instruction], Instruction]:
@@ -76,14 +86,18 @@ def _body(call: Instruction) -> tuple[list[Instruction], Instruction]:
     return body, copies[callee.root]
 
 
-def _skip_copies(computation: Computation) -> None:
-    """Let users of a copy read what was copied: the partitioner copies where a sharding could change."""
-    originals: dict[Instruction, Instruction] = {}
-    for instruction in computation.instructions:
-        instruction.operands = [originals.get(operand, operand) for operand in instruction.operands]
-        if instruction.opcode == "copy" and instruction.shape == instruction.operands[0].shape:
-            originals[instruction] = instruction.operands[0]
-    computation.root = originals.get(computation.root, computation.root)
+def _rounded(instruction: Instruction) -> tuple[list[Instruction], Instruction]:
+    """Rounding to the precision of another type, as a conversion to it and back."""
+    operand = instruction.operands[0]
+    bits = instruction.number(_I.EXPONENT_BITS), instruction.number(_I.MANTISSA_BITS)
+    if bits not in TYPES:
+        return [instruction], instruction
+    shape = encode((n, TYPES[bits] if n == ELEMENT_TYPE else value) for n, value in fields(operand.shape))
+    if shape == operand.shape:
+        return [], operand
+    short = Instruction("convert", shape, [operand], metadata=instruction.metadata)
+    back = Instruction("convert", instruction.shape, [short], metadata=instruction.metadata)
+    return [short, back], back
 
 
 def _drop_dead(computation: Computation) -> None:

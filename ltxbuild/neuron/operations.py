@@ -8,8 +8,8 @@ seen them do so.
 from __future__ import annotations
 
 from ltxbuild.neuron.groups import FORMS
-from ltxbuild.neuron.hlo import Instruction, InstructionField, Module
-from ltxbuild.neuron.wire import fields
+from ltxbuild.neuron.hlo import DIMENSIONS, ELEMENT_TYPE, Instruction, InstructionField, Module
+from ltxbuild.neuron.wire import fields, numbers
 
 _NAMES = """
     add subtract multiply divide maximum minimum negate abs sign floor ceil power
@@ -59,9 +59,11 @@ def check(module: Module) -> None:
 def _problem(instruction: Instruction) -> str | None:
     if instruction.opcode not in OPERATIONS:
         return f"operation {instruction.opcode} is not among those that Neuron's compiler is known to take"
-    kinds = [value for number, value in fields(instruction.shape) if number == 2]
+    kinds = [value for number, value in fields(instruction.shape) if number == ELEMENT_TYPE]
     if any(kind not in ELEMENT_TYPES for kind in kinds):
         return f"operation {instruction.opcode} has elements of type number {kinds[0]!r}, which Neuron lacks"
+    if 0 in numbers(dict(fields(instruction.shape)).get(DIMENSIONS, b"")):
+        return f"operation {instruction.opcode} has no elements"
     unknown = sorted({number for number, _ in instruction.rest} - PLAIN - DETAILS - IDLE)
     if unknown:
         return f"operation {instruction.opcode} has field {unknown[0]}, of which nothing is known here"

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import Array
+from jax import Array, lax
 from jaxlib import xla_client as xla
 
 from ltxbuild.neuron import hlo
@@ -106,6 +106,23 @@ def test_copies_that_change_nothing_are_skipped() -> None:
     assert opcodes(graph) == ["parameter", "tuple"]
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_rounding_is_written_as_conversions(dtype: Any) -> None:
+    """To the nearest, ties to even; rounding to the type's own precision goes."""
+    info = jnp.finfo(dtype)
+
+    def function(x: Array) -> tuple[Array, Array]:
+        return lax.reduce_precision(x, info.nexp, info.nmant), lax.reduce_precision(x * 2, 8, 23)
+
+    graph = written(module(function))
+    assert opcodes(graph).count("convert") == 2
+    assert "reduce-precision" not in opcodes(graph)
+    value = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    rounded, same = run(graph, value)
+    np.testing.assert_array_equal(rounded, value.astype(dtype).astype(np.float32))
+    np.testing.assert_array_equal(same, value * 2)
+
+
 def test_tensors_are_named_by_position() -> None:
     """In an attribute of each parameter, and in one of the tuple that the program ends in."""
     graph = hlo.read(written(module(lambda x, y: (x + y, y), X, X)))
@@ -148,6 +165,12 @@ def test_elements_of_64_bits_are_refused() -> None:
         data = module(lambda x: (x + 1, x), jax.ShapeDtypeStruct((2,), jnp.int64))
     with pytest.raises(Unsupported, match="elements of type number 5"):
         written(data)
+
+
+def test_a_tensor_without_elements_is_refused() -> None:
+    """There is no memory for it."""
+    with pytest.raises(Unsupported, match="has no elements"):
+        cleaned(module(lambda x: (x[:0], x)))
 
 
 def test_a_field_that_is_not_known_is_refused() -> None:

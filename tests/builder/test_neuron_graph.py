@@ -77,6 +77,16 @@ def test_four_replicas_compute_what_one_device_does(report: Report, kind: str) -
     assert found["ranks_agree"]
 
 
+@pytest.mark.slow
+def test_what_other_recipes_ask_for_computes_the_same(tmp_path: Path) -> None:
+    """A loop inside the program, guidance, images."""
+    for name, found in script(tmp_path, "compare", "loop", "guided", "images").items():
+        cosines = found.get("cosines", [1.0])
+        assert isinstance(cosines, list)
+        assert min(cosines) >= 0.9999, name
+        assert found.get("ranks_agree", True), name
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_known_operations_and_groups_of_all_ranks(report: Report, kind: str) -> None:
     """No loop, no rank's number, no custom call; groups where older XLA looks for them."""

@@ -26,21 +26,25 @@ from ltxbuild.synthetic.shipped import shipped_config
 Array = NDArray[Any]
 RANKS = 4
 MESH = {"tp": RANKS}
-SIZES: dict[str, tuple[str, tuple[tuple[str, Any], ...]]] = {
-    "text_encoder": ("text_encoder", (("batch", 1), ("length", 64))),
-    "denoise_step": (
-        "transformer",
-        (
-            ("frames", 2),
-            ("height", 4),
-            ("width", 6),
-            ("audio", 9),
-            ("fps", 24.0),
-            ("length", 64),
-            ("tables", 1),
-        ),
-    ),
+TEXT: dict[str, Any] = {"batch": 1, "length": 64}
+STAGE: dict[str, Any] = {
+    "frames": 2,
+    "height": 4,
+    "width": 6,
+    "audio": 9,
+    "fps": 24.0,
+    "length": 64,
+    "tables": 1,
 }
+GUIDED: dict[str, Any] = {"negative": 1, "stg_blocks": (1,), "isolated": 1, "batched": 1}
+EXAMPLES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "text_encoder": ("text_encoder", "text_encoder", TEXT),
+    "denoise_step": ("denoise_step", "transformer", STAGE),
+    "loop": ("denoise", "transformer", {**STAGE, "steps": 3}),
+    "guided": ("denoise_step", "transformer", {**STAGE, **GUIDED}),
+    "images": ("denoise_step", "transformer", {**STAGE, "keyframes": 1}),
+}
+"""Kind, component and sizes by name: what the recipes need, and what others may ask for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +70,11 @@ class Example:
         return write(cleaned(partitioned(bytecode.getvalue(), RANKS)))
 
 
-def example(kind: str, model: str = "ltx-2.3-tiny", precision: str = "float32", **sizes: Any) -> Example:
+def example(name: str, model: str = "ltx-2.3-tiny", precision: str = "float32", **sizes: Any) -> Example:
     """A program of a shipped configuration."""
     config = shipped_config(model, "spatial_x2")
-    component, geometry = SIZES[kind]
-    spec = ProgramSpec(kind, kind, component, tuple((dict(geometry) | sizes).items()))
+    kind, component, geometry = EXAMPLES[name]
+    spec = ProgramSpec(name, kind, component, tuple((geometry | sizes).items()))
     rules = dict(PROFILES["trn2"].layout(component).rules)
     program = traceable(spec, config, precision, Forms("unroll", "plain"))
     return Example(program, COMPONENTS[component].table(config), rules, precision)
