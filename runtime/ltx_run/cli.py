@@ -13,16 +13,15 @@ import click
 
 from ltx_cache.errors import LtxError
 from ltx_run import __version__
-from ltx_run.cluster_options import several_processes
 from ltx_run.console import INTERRUPTED, guarded, say
+from ltx_run.run_options import run_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from click.shell_completion import CompletionItem
 
-    from ltx_cache.trust import Trust
-    from ltx_run.cluster import Place
+    from ltx_run.launch import Options
 
 
 DEFAULT_SEED = 10
@@ -117,38 +116,7 @@ def _inspect(context: click.Context, parameter: click.Parameter, path: Path | No
     metavar="FILE",
     help="Save contexts, latents, frames and waveform to this safetensors file.",
 )
-@click.option(
-    "--allow-compile",
-    is_flag=True,
-    help="Compile programs here that were built for another machine, if the bundle has their portable form.",
-)
-@click.option(
-    "--profile",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Write a trace of the run for Perfetto and TensorBoard.",
-)
-@several_processes
-@click.option("--no-prompt-cache", is_flag=True, help="Encode prompts anew, and don't keep the result.")
-@click.option(
-    "--trust",
-    multiple=True,
-    metavar="KEY.pub",
-    help="Accept bundles from a remote that this key signed, beside those of the trusted-keys file "
-    "(repeatable).",
-)
-@click.option(
-    "--allow-unsigned", is_flag=True, help="Accept bundles from a remote that no trusted key signed."
-)
-@click.option(
-    "--offline",
-    is_flag=True,
-    envvar="LTX_OFFLINE",
-    show_envvar=True,
-    help="Refuse every network connection; a bundle from a remote is taken as it was received before.",
-)
-@click.option("--paranoid", is_flag=True, help="Hash all that is loaded, even if it was hashed before.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@run_options
 @click.option(
     "-v", "--verbose", is_flag=True, help="Print the compiler's figures, and tracebacks of internal errors."
 )
@@ -177,22 +145,14 @@ def cli(
     seed: int,
     tensors_in: Path | None,
     tensors_out: Path | None,
-    allow_compile: bool,
-    profile: Path | None,
-    place: Place | None,
-    no_prompt_cache: bool,
-    trust: tuple[str, ...],
-    allow_unsigned: bool,
-    offline: bool,
-    paranoid: bool,
-    quiet: bool,
+    options: Options,
     verbose: bool,
     as_json: bool,
 ) -> None:
     """Generate a video with sound from BUNDLE: a name in the cache, a directory, or an address.
 
     From hf://ORG/REPO[@REVISION][#NAME] and file:///FOLDER[#NAME] the variant that is asked for is received
-    first, if the cache lacks it. `ltxbuild list` shows names. Nothing is compiled. Everything that can be
+    first, if the cache lacks it. `ltxbuild list` shows names. Everything that can be
     checked is checked before the first program is loaded.
 
     \b
@@ -217,9 +177,7 @@ def cli(
 
     of_one = {"--prompt": prompt, "--tensors-out": tensors_out, "--contact-sheet": contact_sheet}
     _check_usage(prompts, output, of_one)
-    if offline and place:
-        raise click.UsageError("--offline can't be used with several processes, which talk to each other")
-    if offline:
+    if options.offline:
         refuse_connections()
     given = tuple(map(parse, images))
     request = Request(
@@ -238,18 +196,8 @@ def cli(
     )
     try:
         requests = launch.read(prompts, output, request) if prompts else [request]
-        options = launch.Options(
-            prompt_cache=not no_prompt_cache,
-            paranoid=paranoid,
-            quiet=quiet,
-            trust=_trust(bundle, trust, allow_unsigned),
-            offline=offline,
-            place=place,
-            allow_compile=allow_compile,
-            profile=profile,
-        )
         report = launch.run(bundle, requests, options)
-        launch.tell(report, quiet=quiet, verbose=verbose, as_json=as_json)
+        launch.tell(report, quiet=options.quiet, verbose=verbose, as_json=as_json)
     except KeyboardInterrupt:
         say(f"interrupted: {'what was not complete' if prompts else output} was not written")
         sys.stderr.flush()
@@ -270,20 +218,6 @@ def _check_usage(prompts: Path | None, output: str | None, of_one: Mapping[str, 
         raise click.UsageError(f"{' and '.join(excluded)} can't be used with --prompts")
     if not prompts and output is None:
         raise click.UsageError("Missing option '-o' / '--output'.")
-
-
-def _trust(bundle: str, keys: tuple[str, ...], allow_unsigned: bool) -> Trust:
-    """Whose bundles are accepted; the user's trusted keys are read only if it matters."""
-    from ltx_cache.address import is_address
-    from ltx_cache.trust import Trust, trust
-
-    if is_address(bundle):
-        return trust(keys, allow_unsigned=allow_unsigned)
-    if keys or allow_unsigned:
-        raise click.UsageError(
-            "--trust and --allow-unsigned are for bundles from hf:// and file:// addresses"
-        )
-    return Trust(())
 
 
 def main() -> None:

@@ -42,7 +42,6 @@ from ltx_run.tokens import padded
 
 Array = NDArray[Any]
 Stream = Iterator[NDArray[np.float32]]
-
 BACKLOG = 64
 """Frames that may wait for the encoder while later ones are decoded: about a temporal tile, in bytes."""
 
@@ -197,8 +196,7 @@ class Interpreter:
         return blend(step.tiles, step.height, step.width, decode)
 
     def _write(self, step: WriteVideo) -> None:
-        name, waveform = step.inputs
-        request = self.job.request
+        (name, waveform), request = step.inputs, self.job.request
         if not request.writes:
             deque(self._chunks(name), maxlen=0)  # decoded here with the process that writes them
             return

@@ -52,9 +52,9 @@ class Options:
     quiet: bool
     trust: Trust
     offline: bool
-    place: Place | None = None
-    allow_compile: bool = False
-    profile: Path | None = None
+    place: Place | None
+    allow_compile: bool
+    profile: Path | None
 
 
 def read(path: Path, folder: str | None, defaults: Request) -> list[Request]:
