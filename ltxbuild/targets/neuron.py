@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ltxbuild.errors import ToolMissing
+from ltxbuild.errors import RecipeError, ToolMissing
 from ltxbuild.neuron import toolchain
 from ltxbuild.targets.topology import known
 
@@ -43,9 +43,15 @@ class Neuron:
         """The topology.
 
         Raises:
-            RecipeError: It is missing or unknown, or the recipe's mesh has another number of devices.
+            RecipeError: It is missing or unknown, or the recipe doesn't take all its devices.
         """
-        return {"platform": "neuron", "topology": known(section, TOPOLOGIES)}
+        topology = known(section, TOPOLOGIES)
+        if section.devices == 1:
+            raise RecipeError(
+                "platform neuron splits programs over the cores of a chip; the recipe takes one",
+                hint=f"set target.profile: trn2 and target.tensor_parallel: {TOPOLOGIES[topology]}",
+            )
+        return {"platform": "neuron", "topology": topology}
 
     def tools(self, section: TargetSection) -> dict[str, str]:
         """Version of neuronx-cc: the recipe's, or that of the one here."""

@@ -239,6 +239,15 @@ def test_recipes_and_plans_are_no_code_that_a_graph_depends_on() -> None:
     assert not {"ltxbuild.recipe", "ltxbuild.plan.keys", "ltxbuild.plan.planner"} & set(reached)
 
 
+def test_a_single_core_is_refused(tmp_path: Path, store: Store) -> None:
+    """XLA would partition nothing, and the model wouldn't fit."""
+    path = tmp_path / "one.yaml"
+    one = "target: {profile: single, tensor_parallel: 1}"
+    path.write_text(f"extends: {RECIPES / 'trn2_halfres.yaml'}\n{one}\n")
+    with pytest.raises(RecipeError, match="splits programs over the cores"):
+        plan_build(load(path), shipped_config("ltx-2.3-22b"), store, None)
+
+
 def test_recipes_share_programs_and_weights(store: Store, install: Install) -> None:
     """Half and full size and the first of two stages: one set of weight files, no program twice."""
     half, full, both = (plan(f"trn2_{name}.yaml", store) for name in ("halfres", "fullres", "two_stage"))
