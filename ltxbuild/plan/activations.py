@@ -1,8 +1,8 @@
 """What a program needs beside its inputs while it runs, estimated from its sizes.
 
 A formula per kind of component: what lives through a layer, plus the most that any part of a layer holds at
-once. Compilers fuse more or less than that; tests hold the result within a factor of `ACCURACY` of what
-compilers report.
+once. Compilers fuse more or less than that; a test holds the result within a factor of `ACCURACY` of what
+XLA:CPU reports.
 """
 
 from __future__ import annotations

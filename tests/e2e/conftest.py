@@ -68,6 +68,13 @@ def four_devices(system: System) -> str:
 
 
 @pytest.fixture(scope="session")
+def grid(system: System) -> str:
+    """The smallest bundle in f32, its transformer split by tokens and heads over four devices."""
+    text = "precision: float32\ntarget: {profile: trillium, tensor_parallel: 2, context_parallel: 2}\n"
+    return system.compile(system.extend("cpu_tiny.yaml", "e2e-grid", text))
+
+
+@pytest.fixture(scope="session")
 def float32(system: System) -> str:
     """Both stages in f32, at the smallest size and at one that is decoded in tiles."""
     default = "default: {height: 128, width: 192, frames: 17, fps: 24}"

@@ -153,6 +153,15 @@ def test_four_devices_agree_with_one(system: System, one_stage: str, four_device
     assert_alike(ours.tensors, single.tensors, SPLIT_COSINE)
 
 
+@pytest.mark.slow
+def test_a_grid_of_devices_equals_the_official_system(system: System, official: Official, grid: str) -> None:
+    """Components of one bundle lie on the same devices in different meshes."""
+    meshes = {name.split(".")[0]: p["mesh"] for name, p in system.manifest(grid)["programs"].items()}
+    assert meshes["denoise"] == [["cp", 2], ["tp", 2]]
+    assert meshes["text_encoder"] == [["tp", 4]]
+    assert_equal_in_f32(system.run(grid, start(F32)).tensors, official.run(F32))
+
+
 def test_stepwise_agrees_with_fused(system: System, two_stage: str, stepwise: str) -> None:
     """With the loop on the host, every step runs the same numbers."""
     given = start(BF16, two_stage=True)
