@@ -86,7 +86,7 @@ def _copied(spec: ProgramSpec, case: _Case, weights: int) -> int:
 
 
 def _denoise(case: _Case) -> int:
-    """Both streams, rotary tables and modulated text; the video's layer; weights where they are gathered."""
+    """Both streams, rotary tables and modulated text; the larger layer; weights where they are gathered."""
     sizes, model, item = case.sizes, case.config.ltx.transformer, case.item
     video, audio, length = model.video_dim, model.audio_dim, sizes["length"]
     tokens = (sizes["frames"] + sizes.get("keyframes", 0)) * sizes["height"] * sizes["width"]
@@ -97,10 +97,13 @@ def _denoise(case: _Case) -> int:
     tables = 0 if "tables" in sizes else made
     hidden = 4 * video // case.parts("mlp")
     gathered = 2 * hidden * video if case.parts("embed") > 1 else 0
-    layer = _Layer(
-        own, max(tokens, length), video, video // heads, model.num_attention_heads // heads, hidden
+    count = model.num_attention_heads // heads
+    layers = (
+        _Layer(own, max(tokens, length), video, video // heads, count, hidden),
+        _Layer(sizes["audio"], max(tokens, length), audio, audio // heads, count, hidden * audio // video),
     )
-    return int(item * (passes * streams + tables + gathered) + passes * _layer(case, layer))
+    layer = max(_layer(case, each) for each in layers)
+    return int(item * (passes * streams + tables + gathered) + passes * layer)
 
 
 def _passes(sizes: Mapping[str, Any]) -> int:
@@ -129,18 +132,12 @@ def _text_encoder(case: _Case) -> int:
     """One layer of the tower, the f32 sums of both features, and the projection of one hidden state."""
     gemma, model, item = case.config.gemma, case.config.ltx.transformer, case.item
     tokens, heads = case.sizes["batch"] * case.sizes["length"], case.parts("heads")
-    features = (model.video_dim + model.audio_dim) // case.parts("mlp")
-    own = gemma.num_attention_heads // heads
-    layer = _Layer(
-        tokens,
-        case.sizes["length"],
-        gemma.hidden_size,
-        own * gemma.head_dim,
-        own,
-        2 * gemma.intermediate_size // case.parts("mlp"),
-    )
-    sums = 2 * F32 * tokens * features + item * features * gemma.hidden_size
-    return int(sums + 2 * item * tokens * gemma.hidden_size) + _layer(case, layer)
+    mlp, own = case.parts("mlp"), gemma.num_attention_heads // heads
+    features, hidden = (model.video_dim + model.audio_dim) // mlp, 2 * gemma.intermediate_size // mlp
+    width = gemma.hidden_size
+    layer = _Layer(tokens, case.sizes["length"], width, own * gemma.head_dim, own, hidden)
+    sums = 2 * F32 * tokens * features + item * features * width
+    return int(sums + 2 * item * tokens * width) + _layer(case, layer)
 
 
 def _connectors(case: _Case) -> int:

@@ -68,6 +68,11 @@ class System:
         built: dict[str, Any] = json.loads(self.call("ltxbuild", "compile", str(recipe), *options))
         return str(built["recipe"])
 
+    def recipe(self, bundle: str) -> Path:
+        """The recipe that a bundle was built from: a shipped one, or one that was laid over it."""
+        shipped = RECIPES / f"{bundle.replace('-', '_')}.yaml"
+        return shipped if shipped.exists() else self._folder / f"{bundle}.yaml"
+
     def manifest(self, bundle: str) -> dict[str, Any]:
         """The bundle's manifest."""
         manifest: dict[str, Any] = json.loads(self.call("ltxbuild", "show", bundle, "--json"))

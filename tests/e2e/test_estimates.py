@@ -12,7 +12,7 @@ from ltx_cache.store import Store
 from ltxbuild.plan.activations import ACCURACY
 from ltxbuild.plan.memory import footprint
 from ltxbuild.plan.planner import plan_build
-from ltxbuild.recipe import Recipe
+from ltxbuild.recipe import load
 from ltxbuild.synthetic.shipped import shipped_config
 
 pytestmark = pytest.mark.xdist_group("e2e")
@@ -23,9 +23,9 @@ def test_estimates_are_near_the_compilers_figures(
     system: System, bundle: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """Arguments to the byte, scratch memory within the stated factor, for every program of the tiny model."""
-    manifest = system.manifest(request.getfixturevalue(bundle))
-    recipe = Recipe.model_validate(manifest["recipe"])
-    plan = plan_build(recipe, shipped_config("ltx-2.3-tiny"), Store(tmp_path), None)
+    built = request.getfixturevalue(bundle)
+    manifest = system.manifest(built)
+    plan = plan_build(load(system.recipe(built)), shipped_config("ltx-2.3-tiny"), Store(tmp_path), None)
     wrong: dict[str, Any] = {}
     for name, item in plan.programs.items():
         estimate, told = footprint(item, plan), manifest["programs"][name]["memory"]
