@@ -59,7 +59,13 @@ class Trainium:
 
     def fails(self, video: Path, **options: str) -> tuple[int, str]:
         """Exit code and standard error of a run with other options of libnrt."""
-        command = [str(Path(sys.executable).with_name("ltx-run")), self.bundle, "--prompt", "rain"]
+        command = [
+            str(Path(sys.executable).with_name("ltx-run")),
+            self.bundle,
+            "--prompt",
+            "rain",
+            "--no-prompt-cache",
+        ]
         environment = self.system._environment | options
         done = subprocess.run(
             [*command, "-q", "-o", str(video)], env=environment, capture_output=True, text=True, check=False
@@ -80,7 +86,7 @@ def ran(trainium: Trainium) -> Iterator[Run]:
         while not trainium.socket.exists():
             assert chip.poll() is None
             time.sleep(0.1)
-        yield trainium.system.run(trainium.bundle, start(F32, two_stage=True))
+        yield trainium.system.run(trainium.bundle, start(F32, two_stage=True), options=["--no-prompt-cache"])
         chip.kill()
 
 

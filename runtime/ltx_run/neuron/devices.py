@@ -150,7 +150,8 @@ class Devices:
     """The NeuronCores of a run.
 
     Attributes:
-        memory: Not known before a session begins.
+        memory: None, so that a component's weights wait until the one before has left the cores; whether they
+            fit is checked when its session begins.
     """
 
     memory: int | None = None
