@@ -174,7 +174,7 @@ def _video_decoder(case: _Case) -> int:
             cells, width = cells * prod(STRIDES[block.kind]), width // block.multiplier
         live = max(live, cells * width)
     frames = cells * vae.out_channels * vae.patch_size**2
-    return _convolved(case, live) + case.item * frames
+    return _convolved(case, live) + int(case.item * frames)
 
 
 def _video_encoder(case: _Case) -> int:
