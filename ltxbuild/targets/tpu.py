@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+from fnmatch import fnmatch
+from importlib.metadata import requires, version
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -92,9 +95,20 @@ class Tpu:
         }
 
     def check(self) -> None:
-        """Refuse when libtpu is not installed."""
+        """Refuse when libtpu is not installed, or not the one that the installed jax names.
+
+        Others compile too, but jaxlib can't read what they made.
+        """
+        hint = "pip install 'ltxbuild[tpu]'"
         if find_spec("libtpu") is None:
-            raise ToolMissing(
-                "compiling for tpu needs libtpu, which is not installed",
-                hint="pip install 'ltxbuild[tpu]'",
-            )
+            raise ToolMissing("compiling for tpu needs libtpu, which is not installed", hint=hint)
+        wanted, installed = _fitting_libtpu(), version("libtpu")
+        if not fnmatch(installed, wanted):
+            message = f"jax {version('jax')} needs libtpu {wanted}, installed is {installed}"
+            raise ToolMissing(message, hint=hint)
+
+
+def _fitting_libtpu() -> str:
+    """Version of libtpu, as a pattern, that belongs to the installed jax: its own extra names it."""
+    named = (re.match(r"libtpu==([\d.*]+); extra == .tpu.", each) for each in requires("jax") or ())
+    return next((match.group(1) for match in named if match), "*")

@@ -84,6 +84,15 @@ def test_a_missing_compiler_is_named_with_the_command_that_installs_it(
         assert caught.value.exit_code == 3
 
 
+@WITHOUT_LIBTPU
+def test_a_libtpu_of_another_jax_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both versions are named; the one that is installed here fits."""
+    target("tpu").check()
+    monkeypatch.setattr(tpu, "version", {"jax": "0.10.2", "libtpu": "0.0.51"}.get)
+    with pytest.raises(ToolMissing, match=r"jax 0.10.2 needs libtpu 0\.0\.\d+\.\*, installed is 0.0.51"):
+        target("tpu").check()
+
+
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_programs_are_written_for_the_platform(tmp_path: Path, platform: str) -> None:
     """At full size: no scores, one shape of tile; 3-D convolutions where the compiler likes them."""
