@@ -1,4 +1,4 @@
-"""The process at which several others meet: jaxlib's service, outliving process 0 for some seconds.
+"""The process through which several others compute together: jaxlib's service, outliving process 0 a little.
 
 It is no part of process 0, because jaxlib ends every process at once, with a stack trace, when the service is
 gone. As it is, the others have time to say what happened. It serves until its standard input ends.

@@ -1,7 +1,7 @@
 """Running as one of several processes, whose devices make up one mesh: meeting, staying together, parting.
 
-The processes meet at jaxlib's coordination service, through which XLA's collectives find each other, and hold
-`lifelines` from then on. All must do the same: `agree` compares what they were started with.
+Once they have met, they hold `lifelines`, and process 0 starts jaxlib's coordination service for all, through
+which XLA's collectives find each other. All must do the same: `agree` compares what they were started with.
 """
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from ltx_cache.errors import LtxError
-from ltx_run import coordinator
+from ltx_run import clients, coordinator
 from ltx_run.cluster import Place
 from ltx_run.console import INTERRUPTED, complain, say
-from ltx_run.errors import BadCluster, PeerLost, ProgramFailed
+from ltx_run.errors import BadCluster, ProgramFailed
 from ltx_run.lifelines import Lifelines
+from ltx_run.meeting import MEETING, free_port, hear_port, meet, tell_port
 from ltx_run.peers import ALONE, Peers
 
-MEETING = 300
-"""Seconds that processes wait for each other at the start."""
 _DAY = 24 * 60 * 60 * 1000
 _SOON = 2.0
 """Seconds within which a lost process is known, when a program fails for want of it."""
@@ -41,18 +39,20 @@ def joined(place: Place | None, *, quiet: bool) -> Iterator[Peers]:
 
     Raises:
         PeerLost: Another process failed, was killed, or never came.
-        BadCluster: The coordinator's port can't be opened.
+        BadCluster: The port can't be opened, or the processes were started in contradiction.
     """
     if place is None:
         yield ALONE
         return
     _spare_standard_output()
-    service = _serve(place) if place.process == 0 else None
     if not quiet:
         say(f"process {place.process} of {place.processes}: meeting the others at {place.coordinator}")
-    client = _meet(place)
-    lines = Lifelines(_connect(place, client), lambda lost: complain(lost.message, lost.hint))
+    ends = meet(place)
+    service, port = _serve(ends, place.processes) if place.process == 0 else (None, hear_port(ends[0]))
+    lines = Lifelines(ends, lambda lost: complain(lost.message, lost.hint))
+    host = place.coordinator.rpartition(":")[0]
     try:
+        client = clients.meeting(f"{host}:{port}", place.process, int(MEETING), coordinator.PATIENCE)
         yield Peers(place.process, place.processes, client)
         client.wait_at_barrier("ltx-run/end", _DAY)
     except BaseException as error:
@@ -86,7 +86,7 @@ def agree(peers: Peers, what: str) -> None:
     digest = hashlib.sha256(what.encode()).hexdigest()
     if peers.index == 0:
         peers.client.key_value_set("ltx-run/what", digest)
-    elif peers.client.blocking_key_value_get("ltx-run/what", MEETING * 1000) != digest:
+    elif peers.client.blocking_key_value_get("ltx-run/what", int(MEETING) * 1000) != digest:
         raise BadCluster(
             f"process {peers.index} was started with another bundle, prompt, seed or option than process 0",
             hint="start all processes with the same command line, but for --process",
@@ -113,11 +113,15 @@ def _leave_now(code: int) -> None:
     os._exit(code)
 
 
-def _serve(place: Place) -> subprocess.Popen[str]:
-    """Start the coordinator."""
-    port = place.coordinator.rpartition(":")[2]
+def _serve(ends: Mapping[int, socket.socket], processes: int) -> tuple[subprocess.Popen[str], int]:
+    """Start the coordinator and tell the others its port.
+
+    Raises:
+        BadCluster: It doesn't start.
+    """
+    port = free_port()
     service = subprocess.Popen(
-        [sys.executable, "-m", "ltx_run.coordinator", port, str(place.processes)],
+        [sys.executable, "-m", "ltx_run.coordinator", str(port), str(processes)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -128,52 +132,6 @@ def _serve(place: Place) -> subprocess.Popen[str]:
     if service.stdout.readline().strip() != coordinator.READY:
         _, errors = service.communicate()
         last = errors.strip().splitlines()[-1:]
-        raise BadCluster(f"port {port} can't be opened for the coordinator: {''.join(last)}")
-    return service
-
-
-def _meet(place: Place) -> Any:
-    """Wait at the coordinator until all processes are there."""
-    from ltx_run.clients import meeting
-
-    try:
-        return meeting(place.coordinator, place.process, MEETING, coordinator.PATIENCE)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise PeerLost(
-            f"{place.processes} processes didn't meet at {place.coordinator} in {MEETING} s: {reason}",
-            hint="start all of them; the host of process 0 must be reachable by that name from the others",
-        ) from None
-
-
-def _connect(place: Place, client: Any) -> dict[int, socket.socket]:
-    """Connections to the other processes: process 0 has one to each of them, they have one to it.
-
-    Raises:
-        PeerLost: One doesn't connect.
-    """
-    key = "ltx-run/lifelines"
-    try:
-        if place.process:
-            port = int(client.blocking_key_value_get(key, MEETING * 1000))
-            host = place.coordinator.rpartition(":")[0].strip("[]")
-            end = socket.create_connection((host, port), MEETING)
-            end.sendall(place.process.to_bytes(4, "big"))
-            ends = {0: end}
-        else:
-            with socket.create_server(("", 0)) as server:
-                server.settimeout(MEETING)
-                client.key_value_set(key, str(server.getsockname()[1]))
-                ends = dict(_accepted(server) for _ in range(place.processes - 1))
-    except Exception as error:
-        raise PeerLost(f"the processes met, but can't stay in touch: {error}") from error
-    for end in ends.values():
-        end.settimeout(None)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return ends
-
-
-def _accepted(server: socket.socket) -> tuple[int, socket.socket]:
-    """The next process that connects."""
-    end, _ = server.accept()
-    return int.from_bytes(end.recv(4, socket.MSG_WAITALL), "big"), end
+        raise BadCluster(f"the coordinator doesn't start: {''.join(last)}")
+    tell_port(ends, port)
+    return service, port

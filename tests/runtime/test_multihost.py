@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -16,8 +17,9 @@ import numpy as np
 import pytest
 from runtime_helpers import PROMPT
 
+from ltx_run import meeting
 from ltx_run.cluster import Place, chosen, found
-from ltx_run.errors import BadCluster
+from ltx_run.errors import BadCluster, PeerLost
 from ltx_run.safetensors import SafetensorsFile
 
 RUN = """
@@ -178,6 +180,35 @@ def test_processes_started_differently_are_refused(together: Callable[..., list[
     assert (first, second) == (1, 2)
     assert "process 1 was started with another bundle, prompt, seed or option than process 0" in said
     assert "error: process 1 failed: process 1 was started with another" in heard
+
+
+def test_process_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits in vain says for whom; a port that is taken, and two of the same number, are refused."""
+    monkeypatch.setattr(meeting, "MEETING", 0.5)
+    port = _free_port()
+    with pytest.raises(PeerLost, match="processes 1, 2 didn't come in 0 s"):
+        meeting.meet(Place(f"localhost:{port}", 0, 3))
+    with pytest.raises(PeerLost, match=f"process 0 can't be reached at localhost:{port}"):
+        meeting.meet(Place(f"localhost:{port}", 1, 3))
+    with meeting._server(port), pytest.raises(BadCluster, match=f"port {port} can't be opened"):
+        meeting.meet(Place(f"localhost:{port}", 0, 3))
+
+
+@pytest.mark.parametrize(("number", "processes"), [(1, 4), (0, 3), (3, 3)])
+def test_processes_that_contradict_each_other(number: int, processes: int) -> None:
+    """Another number of processes, or a number that is none of the others', ends the meeting."""
+    port = _free_port()
+    with ThreadPoolExecutor() as threads:
+        zero = threads.submit(meeting.meet, Place(f"localhost:{port}", 0, 3))
+        while True:
+            try:
+                with socket.create_connection(("localhost", port)) as end:
+                    end.sendall(meeting._HELLO.pack(number, processes))
+                    break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+        with pytest.raises(BadCluster, match=f"process {number} of {processes} came"):
+            zero.result(10)
 
 
 @pytest.mark.parametrize(
