@@ -45,12 +45,15 @@ def cosine(a: Array, b: Array) -> float:
     return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
 
 
-def compare(chosen: Example, graph: bytes) -> dict[str, object]:
-    """The graph on four ranks against the same program on one device."""
+def compare(chosen: Example, graph: bytes, file: Path) -> dict[str, object]:
+    """The graph on four ranks against the program on one device; values go to a file."""
     lowered = chosen.lowered()
     values = arguments(lowered)
-    results = run(graph, parts(lowered, values))
+    given = parts(lowered, values)
+    results = run(graph, given)
     expected = [np.asarray(value) for value in chosen.lowered(1).module.compile()(*values)]
+    named = {f"{index}.{rank}": part for index, ranks in enumerate(given) for rank, part in enumerate(ranks)}
+    np.savez(file, **named, **{f"result.{index}": value for index, value in enumerate(expected)})
     return {
         "cosines": [cosine(ranks[0], value) for ranks, value in zip(results, expected, strict=True)],
         "ranks_agree": all(np.array_equal(ranks[0], other) for ranks in results for other in ranks),
@@ -64,7 +67,7 @@ def main(folder: Path, comparing: bool, kinds: list[str]) -> None:
         chosen = example(kind)
         graph = chosen.graph()
         (folder / f"{kind}.hlo").write_bytes(graph)
-        report[kind] = compare(chosen, graph) if comparing else {}
+        report[kind] = compare(chosen, graph, folder / f"{kind}.npz") if comparing else {}
     print(json.dumps(report))
 
 
