@@ -22,7 +22,7 @@ from ltx_run.console import INTERRUPTED, complain, say
 from ltx_run.errors import BadCluster, ProgramFailed
 from ltx_run.lifelines import Lifelines
 from ltx_run.meeting import MEETING, free_port, hear_port, meet, tell_port
-from ltx_run.peers import ALONE, Peers
+from ltx_run.peers import Peers
 
 _DAY = 24 * 60 * 60 * 1000
 _SOON = 2.0
@@ -30,20 +30,17 @@ _SOON = 2.0
 
 
 @contextmanager
-def joined(place: Place | None, *, quiet: bool) -> Iterator[Peers]:
+def joined(place: Place, *, quiet: bool) -> Iterator[Peers]:
     """This process among its peers; the end of one, inside, is the end of all.
 
     Args:
-        place: Which one it is; None if it is alone.
+        place: Which one it is.
         quiet: Whether to print errors alone.
 
     Raises:
         PeerLost: Another process failed, was killed, or never came.
         BadCluster: The port can't be opened, or the processes were started in contradiction.
     """
-    if place is None:
-        yield ALONE
-        return
     _spare_standard_output()
     if not quiet:
         say(f"process {place.process} of {place.processes}: meeting the others at {place.coordinator}")
