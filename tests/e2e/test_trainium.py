@@ -46,6 +46,7 @@ class Trainium:
             "PATH": f"{compiler}{os.pathsep}{os.environ['PATH']}",
             "LD_LIBRARY_PATH": str(library),
             "MOCK_NRT_LOG": str(self.log),
+            "MOCK_NRT_MEMORY": str(library),
             "MOCK_NRT_DEVICE": str(self.socket),
         }
         self.system = copy.copy(system)

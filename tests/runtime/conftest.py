@@ -91,7 +91,7 @@ def mock(nrt_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copy(nrt_library, folder)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(folder))
     mock = Mock(folder, monkeypatch)
-    mock.set(log=folder / "calls")
+    mock.set(log=folder / "calls", memory=folder)
     return mock
 
 

@@ -8,6 +8,7 @@
      MOCK_NRT_FAMILY   instance family (default 5, trn2)
      MOCK_NRT_VERSION  major.minor of the runtime (default 2.31)
      MOCK_NRT_HBM      bytes of memory of each core (default 24 GiB)
+     MOCK_NRT_MEMORY   folder for the memory of the cores (default /dev/shm)
      MOCK_NRT_DEVICE   socket of a process that executes NEFFs which hold an HLO module, see mock_device.py
 
    A NEFF's payload is text, a line "NAME USAGE SIZE DTYPE" for each tensor after a line "MOCK", or an HLO module.
@@ -33,9 +34,9 @@
 enum { HEADER = 1024, LNC = 552, MAJOR = 24, CORES = 64, CODE = 1 << 20 };
 
 typedef struct { char name[256]; int usage; size_t size; int dtype; } tensor_spec;
-typedef struct { int core; size_t size; int file; char path[64]; unsigned char *data; } tensor;
+typedef struct { int core; size_t size; char path[256]; unsigned char *data; } tensor;
 typedef struct { size_t count; struct { char name[256]; tensor *tensor; } items[4096]; } set;
-typedef struct { int core, rank, world; size_t count; tensor_spec *specs; char path[64]; } model;
+typedef struct { int core, rank, world; size_t count; tensor_spec *specs; char path[256]; } model;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t arrived = PTHREAD_COND_INITIALIZER;
@@ -147,12 +148,13 @@ static int take(int core, size_t size) {
 }
 
 /* Memory in a file, so that the process that executes can map it as well. */
-static unsigned char *shared(const char *kind, size_t size, char path[64], int *file) {
-  snprintf(path, 64, "/dev/shm/mock-nrt-%s-XXXXXX", kind);
-  *file = mkstemp(path);
-  if (*file < 0 || ftruncate(*file, size ? size : 1)) abort();
-  void *data = mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE, MAP_SHARED, *file, 0);
+static unsigned char *shared(size_t size, char path[256]) {
+  snprintf(path, 256, "%s/memory-XXXXXX", option("MOCK_NRT_MEMORY", "/dev/shm"));
+  int file = mkstemp(path);
+  if (file < 0 || ftruncate(file, size ? size : 1)) abort();
+  void *data = mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   if (data == MAP_FAILED) abort();
+  close(file);
   return data;
 }
 
@@ -207,11 +209,9 @@ static int describe(model *made, const unsigned char *neff, size_t size) {
     fclose(lines);
     return code;
   }
-  int file;
-  unsigned char *copy = shared("neff", size, made->path, &file);
+  unsigned char *copy = shared(size, made->path);
   memcpy(copy, neff, size);
   munmap(copy, size);
-  close(file);
   pthread_mutex_lock(&lock);
   FILE *stream = device();
   fprintf(stream, "load %s\n", made->path);
@@ -292,7 +292,7 @@ int nrt_tensor_allocate(int placement, int core, unsigned long size, char *name,
   tensor *made = calloc(1, sizeof *made);
   made->core = core;
   made->size = size;
-  made->data = shared("tensor", size, made->path, &made->file);
+  made->data = shared(size, made->path);
   __sync_fetch_and_add(&tensors, 1);
   *result = made;
   return 0;
@@ -303,7 +303,6 @@ void nrt_tensor_free(void **pointer) {
   record("%s core=%d size=%zu", __func__, gone->core, gone->size);
   used[gone->core] -= gone->size;
   munmap(gone->data, gone->size ? gone->size : 1);
-  close(gone->file);
   unlink(gone->path);
   free(gone);
   *pointer = NULL;
