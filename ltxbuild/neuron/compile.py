@@ -17,6 +17,8 @@ from ltxbuild.errors import BuildFailed
 from ltxbuild.neuron import guard
 from ltxbuild.neuron.command import GRAPH, LOG, NEFF
 
+OUTPUT = "output.txt"
+"""What it prints, in its folder."""
 LIMIT = 4 * 3600.0
 """Seconds that a compile may take; the longest that are known of took half an hour."""
 TAIL = 15
@@ -54,21 +56,37 @@ def compile_graph(
     Raises:
         BuildFailed: It refused the graph, died, took too long, or made something else than was asked for.
     """
-    with tempfile.TemporaryDirectory(prefix="ltxbuild-neuronx-cc-") as name_of_folder:
-        folder = Path(name_of_folder)
-        shutil.copyfile(graph, folder / GRAPH)
-        with (folder / "output.txt").open("wb") as output:
-            code = _run(command, folder, {**scrubbed(), "TMPDIR": str(folder), **environment}, output)
-        said = _kept_log(folder, command, log)
-        problem = _exit(code) or _result(folder / NEFF, lnc)
-        if problem:
-            reason = next(
-                (text for pattern, text in REASONS if re.search(pattern, f"{problem} {said}")), None
-            )
-            tail = "\n    ".join(said.splitlines()[-TAIL:])
-            because = f" ({reason})" if reason else ""
-            raise BuildFailed(f"{name}: {problem}{because}\n    {tail}", hint=f"the whole log: {log}")
-        return (folder / NEFF).read_bytes()
+    try:
+        with tempfile.TemporaryDirectory(prefix="ltxbuild-neuronx-cc-") as folder:
+            return _compiled(name, graph, command, environment, lnc, log, Path(folder))
+    except OSError as error:
+        where = error.filename or tempfile.gettempdir()
+        raise BuildFailed(
+            f"{name} could not be compiled: {where}: {error.strerror or error}",
+            hint="make room and access there, or set TMPDIR to another folder",
+        ) from error
+
+
+def _compiled(
+    name: str,
+    graph: Path,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    lnc: int,
+    log: Path,
+    folder: Path,
+) -> bytes:
+    shutil.copyfile(graph, folder / GRAPH)
+    with (folder / OUTPUT).open("wb") as output:
+        code = _run(command, folder, {**scrubbed(), "TMPDIR": str(folder), **environment}, output)
+    said = _kept_log(folder, command, log)
+    problem = _exit(code) or _result(folder / NEFF, lnc)
+    if problem:
+        reason = next((text for pattern, text in REASONS if re.search(pattern, f"{problem} {said}")), None)
+        tail = "\n    ".join(said.splitlines()[-TAIL:])
+        because = f" ({reason})" if reason else ""
+        raise BuildFailed(f"{name}: {problem}{because}\n    {tail}", hint=f"the whole log: {log}")
+    return (folder / NEFF).read_bytes()
 
 
 def _run(
@@ -96,7 +114,7 @@ def _run(
 def _kept_log(folder: Path, command: Sequence[str], log: Path) -> str:
     """What the compiler wrote and said, kept as one file."""
     parts = [f"$ {' '.join(command)}"]
-    for file in (LOG, "output.txt"):
+    for file in (LOG, OUTPUT):
         if (folder / file).exists():
             parts.append((folder / file).read_text(encoding="utf-8", errors="replace"))
     text = "\n".join(parts)

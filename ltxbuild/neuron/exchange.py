@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ltx_cache.files import reading
+from ltx_cache.files import reading, writing
 from ltx_cache.key import Key
 from ltx_cache.store import Store
 from ltx_run.bundle import TensorSpec
@@ -35,11 +36,12 @@ def export_program(folder: Path, name: str, program: Key, graph: Graph, store: S
     Returns:
         The command to run there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / GRAPH).write_bytes(store.open(assembly.ref(graph.code)).read_bytes())
-    _write(folder / IO, _tensors(name, program, graph))
     call = _call(program)
-    _write(folder / ARGV, call)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(store.open(assembly.ref(graph.code)), folder / GRAPH)
+        _write(folder / IO, _tensors(name, program, graph))
+        _write(folder / ARGV, call)
     return [str(part) for part in call["argv"]]
 
 

@@ -116,6 +116,8 @@ def test_graphs_of_a_bundle_are_exported_while_the_cache_has_them(
     assembly.lowered(NEURON_KEY, store, Lower(store))
     assert ltxbuild("export", "fake", "--neuron", str(out)).code == 0
     assert (out / "denoise/graph.hlo").read_bytes() == GRAPH
+    unwritable = ltxbuild("export", "fake", "--neuron", "/proc/out")
+    assert (unwritable.code, "cannot write" in unwritable.err) == (1, True)
 
 
 def test_a_recipe_for_another_platform_has_nothing_to_export(ltxbuild: Command, tmp_path: Path) -> None:

@@ -105,6 +105,17 @@ def test_a_failure_is_told_and_never_kept(
     assert lower.count == 1
 
 
+def test_a_full_or_missing_disk_is_told(
+    store: Store, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the folder and what to set; no traceback."""
+    install()
+    monkeypatch.setattr(compile.tempfile, "tempdir", "/nowhere/at/all")
+    with pytest.raises(BuildFailed, match=r"/nowhere/at/all.*No such file") as caught:
+        assembly.assemble("denoise", key(), store, Lower(store))
+    assert "TMPDIR" in str(caught.value.hint)
+
+
 def is_there(process: int) -> bool:
     """Whether a process runs."""
     try:
