@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from ltx_run import clients
 from ltx_run.cli import cli
 from ltx_run.console import guarded
 from ltx_run.job import Batch, prepare
 from ltx_run.lookup import find
+from ltx_run.pjrt import Devices
 from ltx_run.request import Request, check_requests
 
 PROMPT = "a red ball rolls"
@@ -50,6 +52,14 @@ def batch(bundle: Path, *requests: Request) -> Batch:
 def job(bundle: Path, folder: Path, **changes: object) -> Batch:
     """A checked request for a bundle, as the batch of one."""
     return batch(bundle, request(folder, **changes))
+
+
+class Accelerator(Devices):
+    """The host's CPU, as devices with memory of their own as far as the runtime can tell."""
+
+    def __init__(self, count: int = 1, memory: int = 1 << 30) -> None:
+        super().__init__(clients.cpu(count))
+        self.memory = memory
 
 
 class Inside:

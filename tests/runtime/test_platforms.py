@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from runtime_helpers import Inside, Log, job
+from runtime_helpers import Accelerator, Inside, Log, job
 
 from ltx_run import clients
 from ltx_run import run as interpreter
@@ -134,14 +134,6 @@ def test_foreign_bundle_exits_with_3(
     assert not (toy_bundle / "out.mp4").exists()
 
 
-class Accelerator(Devices):
-    """Devices whose memory is not the host's, as far as this process can tell."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__(clients.cpu(count))
-        self.memory = 1 << 30
-
-
 @pytest.mark.parametrize("axis", [None, "tp"])
 def test_results_elsewhere_are_copied_to_the_host(axis: str | None) -> None:
     """What no host pointer reaches comes back through devices of the host, whole or split."""
@@ -191,7 +183,7 @@ def test_one_run_on_two_platforms(
 def test_tensor_of_another_platform_is_no_argument_as_it_is() -> None:
     """Equal layouts on other devices are not enough."""
     distribution = Distribution.of((2,), "float32", (None,), {})
-    first, second = Devices(clients.cpu(1)), Accelerator(1)
+    first, second = Devices(clients.cpu(1)), Accelerator()
     tensor: Tensor = first.put(np.ones(2, np.float32), distribution)
     assert tensor.lies(first, distribution)
     assert not tensor.lies(second, distribution)

@@ -11,33 +11,24 @@ import msgspec
 import numpy as np
 import pytest
 import toy
-from runtime_helpers import Log, job
+from runtime_helpers import Accelerator, Log, job
 
-from ltx_run import clients, residency
+from ltx_run import residency
 from ltx_run import run as interpreter
 from ltx_run.bundle import Bundle, Memory, Program, decode
 from ltx_run.errors import ProgramMismatch
 from ltx_run.job import Batch
 from ltx_run.lookup import MANIFEST
-from ltx_run.pjrt import Devices
 from ltx_run.programs import Programs
 from ltx_run.safetensors import SafetensorsFile
 
 KILO = 1000
 
 
-class Accelerator(Devices):
-    """The host, as devices with memory of their own."""
-
-    def __init__(self, memory: int) -> None:
-        super().__init__(clients.cpu(1))
-        self.memory = memory
-
-
 @contextmanager
 def programs_on(batch: Batch, memory: int) -> Iterator[Programs]:
     """Programs of a batch on devices with so much memory."""
-    batch.machine._opened["cpu"] = Accelerator(memory)
+    batch.machine._opened["cpu"] = Accelerator(memory=memory)
     with Programs(batch.bundle, batch.machine) as programs:
         yield programs
 
@@ -115,7 +106,7 @@ def test_tight_memory_gives_the_same_video(heavy: Path, tmp_path: Path) -> None:
     for memory in (KILO * KILO, 24 * KILO):
         kept = tmp_path / f"{memory}.safetensors"
         batch = job(heavy, tmp_path, tensors_out=kept)
-        batch.machine._opened["cpu"] = Accelerator(memory)
+        batch.machine._opened["cpu"] = Accelerator(memory=memory)
         interpreter.run(batch, Log())
         made.append(SafetensorsFile(kept))
     for name in made[0].header.entries:
@@ -125,7 +116,7 @@ def test_tight_memory_gives_the_same_video(heavy: Path, tmp_path: Path) -> None:
 def test_program_larger_than_the_device_is_refused(heavy: Path, tmp_path: Path) -> None:
     """Before anything is loaded, by name and with both sizes."""
     batch = job(heavy, tmp_path)
-    batch.machine._opened["cpu"] = Accelerator(5 * KILO)
+    batch.machine._opened["cpu"] = Accelerator(memory=5 * KILO)
     with pytest.raises(
         ProgramMismatch, match=r"text_encoder needs 11\.\d kB on each device, which has 5\.0 kB"
     ):
