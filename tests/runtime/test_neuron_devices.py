@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from neuron_programs import RANKS, WEIGHTS, Files, Mock, program, tensors_of, values
 
-from ltx_run.bundle import Fingerprint
 from ltx_run.errors import BundleInvalid, DeviceUnavailable, ProgramFailed
 from ltx_run.neuron import loaders, nrt
 from ltx_run.neuron.devices import Devices, Executable
@@ -198,9 +197,12 @@ def test_with_a_runtime(mock: Mock, files: Files, monkeypatch: pytest.MonkeyPatc
 
 
 def test_obstacles(mock: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A missing library is told before anything is loaded."""
-    needed = Fingerprint(platform="neuron", runtime="neuronx-cc 2.24", features=(), devices=4)
+    """A missing library and settings that don't fit are told before anything is loaded."""
+    needed = PROGRAM.fingerprint
     assert neuron.obstacles(needed, ALONE) == ()
+    monkeypatch.setenv("NEURON_LOGICAL_NC_CONFIG", "1")
+    assert "NEURON_LOGICAL_NC_CONFIG is 1" in neuron.obstacles(needed, ALONE)[0].reason
+    monkeypatch.delenv("NEURON_LOGICAL_NC_CONFIG")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
     ((reason, advice),) = neuron.obstacles(needed, ALONE)
     assert "no libnrt.so.1 in /opt/aws/neuron/lib" in reason

@@ -65,7 +65,7 @@ def core_size(lnc: int, environment: Mapping[str, str]) -> None:
             raise DeviceUnavailable(
                 f"the program is compiled for logical cores of {lnc} physical ones (LNC), {variable} is "
                 f"{environment[variable]}",
-                hint=f"leave it away (unset {variable}), or compile with --lnc {environment[variable]}",
+                hint=f"leave it away (unset {variable}), or set flags.lnc in the recipe and compile it again",
             )
 
 

@@ -12,14 +12,16 @@ from ltx_run.platforms import Obstacle
 
 
 def obstacles(needed: Fingerprint, peers: Peers) -> tuple[Obstacle, ...]:
-    """A loader that isn't installed, or several processes; what the device lacks shows when it is opened."""
-    from ltx_run.neuron import loaders
+    """A loader that isn't installed, or settings that don't fit; what the device lacks shows when it opens."""
+    from ltx_run.neuron import loaders, settings
 
     if peers.count > 1:
         reason = f"programs for Neuron run in one process, not in {peers.count}"
         return (Obstacle(reason, "start one process, without the options for several hosts"),)
     try:
         loaders.check(os.environ)
+        for size in (each.removeprefix("lnc") for each in needed.features if each.startswith("lnc")):
+            settings.core_size(int(size), os.environ)
     except LtxError as error:
         return (Obstacle(error.message, error.hint or ""),)
     return ()
