@@ -12,7 +12,7 @@ from ltx_run.platforms import Obstacle
 
 
 def obstacles(needed: Fingerprint, peers: Peers) -> tuple[Obstacle, ...]:
-    """A loader that isn't installed, or settings that don't fit; what the device lacks shows when it opens."""
+    """A loader that isn't installed, or settings that don't fit; what the device lacks shows on it."""
     from ltx_run.neuron import loaders, settings
 
     if peers.count > 1:
