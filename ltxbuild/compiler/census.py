@@ -36,6 +36,7 @@ _CALLED = re.compile(r"(?:calls|body|condition|true_computation|false_computatio
 _APPLIED = re.compile(r"to_apply=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_CHAIN = re.compile(r"channel_id=(\d+).*chain_id=\"(\d+)\"")
 _NAME = re.compile(r'op_name="([^"]*)"')
 
 
@@ -64,10 +65,11 @@ def census(text: str) -> Census:
     partitions = int(found[1]) if (found := re.search(r"num_partitions=(\d+)", text)) else 1
     counts: Counter[tuple[str, int, tuple[int, ...]]] = Counter()
     sizes: Counter[tuple[str, int, tuple[int, ...]]] = Counter()
+    chains: set[tuple[object, ...]] = set()
     largest: dict[tuple[str, str], Temporary] = {}
     for instruction, loops, fused in _walk(entry, computations, ()):
         kind = instruction.opcode.removesuffix("-start")
-        if kind in KINDS:
+        if kind in KINDS and _is_first_piece(instruction, loops, chains):
             group = _group(instruction.rest, partitions)
             counts[kind, group, loops] += 1
             sizes[kind, group, loops] += _payload(instruction, kind, group)
@@ -109,6 +111,19 @@ def _walk(
             called += [branch.strip().lstrip("%") for branch in names.split(",")]
         for other in called:
             yield from _walk(other, computations, around, within)
+
+
+def _is_first_piece(
+    instruction: _Instruction, loops: tuple[int, ...], chains: set[tuple[object, ...]]
+) -> bool:
+    """Whether a collective was not met before: libtpu spreads one over several fusions, linked by a chain."""
+    link = _CHAIN.search(instruction.rest)
+    if link is None:
+        return True
+    chain = (loops, *link.groups())
+    new = chain not in chains
+    chains.add(chain)
+    return new
 
 
 def _trips(loop: _Instruction, computations: _Computations) -> int:

@@ -141,16 +141,18 @@ def _text_encoder(case: _Case) -> int:
 
 
 def _connectors(case: _Case) -> int:
-    """Both connectors side by side: nothing orders them."""
+    """Both streams, and a layer of the larger connector."""
     model, length, batch = case.config.ltx.transformer, case.sizes["length"], case.sizes["batch"]
-    total, heads, mlp = 0, case.parts("heads"), case.parts("mlp")
-    for width, count in (
-        (model.video_dim, model.connector_num_attention_heads),
-        (model.audio_dim, model.audio_connector_num_attention_heads),
-    ):
-        layer = _Layer(batch * length, length, width, width // heads, count // heads, 4 * width // mlp)
-        total += 2 * case.item * batch * length * width + _layer(case, layer)
-    return total
+    heads, mlp = case.parts("heads"), case.parts("mlp")
+    layers = [
+        _Layer(batch * length, length, width, width // heads, count // heads, 4 * width // mlp)
+        for width, count in (
+            (model.video_dim, model.connector_num_attention_heads),
+            (model.audio_dim, model.audio_connector_num_attention_heads),
+        )
+    ]
+    streams = 2 * case.item * batch * length * (model.video_dim + model.audio_dim)
+    return int(streams) + max(_layer(case, each) for each in layers)
 
 
 def _tokens(case: _Case) -> int:

@@ -100,6 +100,17 @@ def test_temporaries_are_what_a_run_allocates() -> None:
     assert not {"parameter", "tuple", "get-tuple-element"} & {each.opcode for each in rest}
 
 
+def test_a_collective_in_pieces_counts_once() -> None:
+    """A gather beside arithmetic is begun, carried on and ended in fusions that libtpu links by a chain."""
+    piece = (
+        "  %g.{n} = bf16[16,8]{{1,0}} all-gather(%x), channel_id=2, replica_groups=[2,4]<=[8], "
+        'frontend_attributes={{chain_id="{chain}"}}\n'
+    )
+    body = "".join(piece.format(n=n, chain=chain) for n, chain in enumerate((1, 1, 1, 4)))
+    (found,) = census(f"ENTRY %main (x: f32[2]) -> f32[2] {{\n{body}}}\n").collectives
+    assert found.count == 2
+
+
 def test_a_text_without_loops_or_devices() -> None:
     """A program of one device exchanges nothing."""
     assert census("ENTRY %main (x: f32[2]) -> f32[2] {\n  %x = f32[2]{0} parameter(0)\n}\n").collectives == ()
