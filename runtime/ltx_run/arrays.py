@@ -19,6 +19,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class Tensor:
             raise BundleInvalid(
                 f"a result is split over {count} devices, of which this host has {len(ranks)}"
             )
-        if self._devices.memory is None:
+        if self._devices.on_host:
             return self._read()
         if len(ranks) < count:
             return np.asarray(self.array._arrays[0])  # imports jax
@@ -127,16 +128,17 @@ class Row:
     process's own, in every process for itself.
 
     Attributes:
-        memory: Bytes of each device's own memory; None on the host.
+        on_host: Whether their memory is the host's.
+        memory: Bytes of each device's own memory; None on the host, or if a platform doesn't say.
     """
 
     def __init__(self, client: Any) -> None:
         self._client = client
         self._local = tuple(client.local_devices())
         self._all = tuple(sorted(client.devices(), key=lambda device: device.id))
-        self.memory: int | None = None
-        if client.platform != "cpu":
-            self.memory = self._local[0].memory_stats()["bytes_limit"]
+        self.on_host = client.platform == "cpu"
+        stats = {} if self.on_host else self._local[0].memory_stats() or {}
+        self.memory: int | None = stats.get("bytes_limit")
 
     @cached_property
     def host(self) -> Row:
@@ -185,3 +187,21 @@ class Row:
             enable_x64=False,
         )
         return Tensor(array, distribution, self)
+
+
+def sharding_of(distribution: Distribution) -> Any:
+    """How XLA describes a distribution: tiles in row-major order, and the ranks that hold each of them."""
+    if distribution.replicated:
+        return xla.HloSharding.replicate()
+    counts, sizes = distribution.counts, distribution.part_shape
+
+    def tile(rank: int) -> tuple[int, ...]:
+        return tuple(start // size for (start, _), size in zip(distribution.parts[rank], sizes, strict=True))
+
+    holders = distribution.devices // math.prod(counts)
+    proto = xla.OpSharding()
+    proto.type = xla.OpSharding.Type.OTHER
+    proto.tile_assignment_dimensions = [*counts, *([holders] if holders > 1 else [])]
+    proto.tile_assignment_devices = sorted(range(distribution.devices), key=tile)
+    proto.replicate_on_last_tile_dim = holders > 1
+    return xla.HloSharding.from_proto(proto)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltx_run import devices as platform
-from ltx_run.arrays import Aval, Row, Tensor
+from ltx_run.arrays import Aval, Row, Tensor, sharding_of
 from ltx_run.bundle import Program, WeightInput
 from ltx_run.clients import _jax, xla
 from ltx_run.distribution import Distribution, distributions
@@ -136,9 +136,10 @@ class Executable:
         return [Tensor(array, distribution, self._devices) for array, distribution in pairs]
 
     def _shardings(self, records: Sequence[Distribution], protos: Any, what: str) -> list[Any]:
-        """The executable's own shardings, checked against the records."""
+        """The executable's own shardings, checked against the records; the records', if it doesn't say."""
+        devices = self._devices.list(self._count)
         if protos is None:
-            return [self._devices.replicated(self._count)] * len(records)
+            return [_jax.GSPMDSharding(devices, sharding_of(record)) for record in records]
         self._check_count(what, records, protos)
         shardings = [xla.HloSharding.from_proto(proto) for proto in protos]
         for record, sharding in zip(records, shardings, strict=True):
@@ -147,7 +148,7 @@ class Executable:
             if counts != record.counts:
                 message = f"splits its {what} as {counts}, the manifest says {record.counts}"
                 raise BundleInvalid(f"program {self.name}: the executable {message}")
-        return [_jax.GSPMDSharding(self._devices.list(self._count), sharding) for sharding in shardings]
+        return [_jax.GSPMDSharding(devices, sharding) for sharding in shardings]
 
     def _check_count(self, what: str, records: Sequence[Distribution], found: Sequence[Any]) -> None:
         if len(found) != len(records):

@@ -59,6 +59,7 @@ class Accelerator(Devices):
 
     def __init__(self, count: int = 1, memory: int = 1 << 30) -> None:
         super().__init__(clients.cpu(count))
+        self.on_host = False
         self.memory = memory
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import toy
 
-from ltx_run.arrays import Tensor
+from ltx_run import clients
+from ltx_run.arrays import Tensor, sharding_of
 from ltx_run.bundle import Bundle, Program, TensorSpec, decode
 from ltx_run.clients import cpu
 from ltx_run.distribution import DTYPES, Distribution
@@ -108,6 +109,27 @@ def test_wrong_records_are_refused(bundles: dict[int, Path]) -> None:
     with pytest.raises(BundleInvalid, match="spans 4 devices, its mesh"):
         loaded(bundles[4], "denoise_step", mesh=((toy.TP, 2),))
     assert len(program.outputs) == 2
+
+
+def test_distributions_are_what_the_compiler_says(bundles: dict[int, Path]) -> None:
+    """What is recorded describes the executable's own shardings, so that it can stand in for them."""
+    _, program = loaded(bundles[4], "denoise_step")
+    protos = program._loaded.get_parameter_shardings()
+    split = 0
+    for record, proto in zip(program.inputs, protos, strict=True):
+        assert sharding_of(record) == clients.xla.HloSharding.from_proto(proto)
+        split += not record.replicated
+    assert split == 3
+
+
+def test_part_of_a_mesh_splits_an_array() -> None:
+    """Ranks that hold the same part are told of together, whichever axis of the mesh splits."""
+    mesh = {"cp": 2, "tp": 2}
+    for axis, order in (("cp", [0, 1, 2, 3]), ("tp", [0, 2, 1, 3])):
+        proto = sharding_of(Distribution.of((4, 6), "float32", (None, axis), mesh)).to_proto()
+        assert proto.tile_assignment_dimensions == [1, 2, 2]
+        assert proto.tile_assignment_devices == order
+        assert proto.replicate_on_last_tile_dim
 
 
 def test_broken_executable_is_refused(bundles: dict[int, Path]) -> None:

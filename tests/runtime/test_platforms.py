@@ -15,7 +15,7 @@ from runtime_helpers import Accelerator, Inside, Log, job
 
 from ltx_run import clients
 from ltx_run import run as interpreter
-from ltx_run.arrays import Tensor
+from ltx_run.arrays import Tensor, sharding_of
 from ltx_run.bundle import Bundle, Fingerprint, decode
 from ltx_run.distribution import Distribution
 from ltx_run.lookup import MANIFEST
@@ -140,18 +140,9 @@ def test_results_elsewhere_are_copied_to_the_host(axis: str | None) -> None:
     devices = Accelerator(4)
     distribution = Distribution.of((8, 3), "bfloat16", (axis, None), {"tp": 4})
     values = np.arange(24).reshape(8, 3).astype(distribution.dtype)
-    whole = clients.xla.HloSharding.replicate()
-    sharding = clients._jax.GSPMDSharding(devices.list(4), whole if axis is None else _tiled(4))
+    sharding = clients._jax.GSPMDSharding(devices.list(4), sharding_of(distribution))
     tensor = devices.put(values, distribution, sharding)
     assert np.array_equal(tensor.numpy(), values)
-
-
-def _tiled(count: int) -> Any:
-    proto = clients.xla.OpSharding()
-    proto.type = clients.xla.OpSharding.Type.OTHER
-    proto.tile_assignment_dimensions = [count, 1]
-    proto.tile_assignment_devices = list(range(count))
-    return clients.xla.HloSharding.from_proto(proto)
 
 
 def test_one_run_on_two_platforms(
