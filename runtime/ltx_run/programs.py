@@ -188,7 +188,7 @@ class Programs:
         begun = time.perf_counter()
         with phase("load", name):
             if not self._room(name, self._loaded):
-                self.release([name])  # they are loaded again when the plan comes back to them
+                self._make_room(program)
             weights = prepared.weights
             if weights is None:
                 weights = self._place(program, prepared.executable)
@@ -200,6 +200,18 @@ class Programs:
         report.load_seconds += prepared.load_seconds + done - begun
         report.wait_seconds += done - started
         return loaded
+
+    def _make_room(self, program: Program) -> None:
+        """Take all else from a program's devices; it is loaded again when the plan comes back to it."""
+        platform = program.fingerprint.platform
+        programs = self._manifest.programs
+        for name in [name for name in self._loaded if programs[name].fingerprint.platform == platform]:
+            del self._loaded[name]
+        with self._placing:
+            for weights, placed in self._placed.items():
+                if weights != program.weights:
+                    for key in [key for key in placed if key[0] == platform]:
+                        del placed[key]
 
     def _place(self, program: Program, executable: Executable) -> dict[int, Tensor]:
         """Weights by parameter number; programs that share a weight set share what lies alike."""

@@ -100,6 +100,23 @@ def test_what_does_not_fit_beside_goes(heavy: Path, tmp_path: Path) -> None:
             assert programs.reports["text_encoder"].calls == 2
 
 
+def test_weights_that_went_come_back_for_the_next_program(
+    heavy: Path, edit: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A program that was prepared while its weight set lay on the device gets it after it had to go."""
+    manifest: Bundle = decode((heavy / MANIFEST).read_bytes())
+    edit(programs=manifest.programs | {"again": manifest.programs["decoder"]})
+    latent, tokens = np.zeros((1, toy.WIDTH, 2, 2, 3), np.float32), np.zeros((1, toy.LENGTH), np.int32)
+    with programs_on(job(heavy, tmp_path), 15 * KILO) as programs:
+        (before,) = programs.call("decoder", [latent], [True])
+        programs.read_ahead(["text_encoder", "again"])
+        assert programs._pending["again"].result().weights is None
+        programs.call("text_encoder", [tokens, np.ones((1, toy.LENGTH), bool)], [True, True])
+        assert not programs._placed["decoder"]
+        (after,) = programs.call("again", [latent], [True])
+        assert np.array_equal(before.numpy(), after.numpy())
+
+
 def test_tight_memory_gives_the_same_video(heavy: Path, tmp_path: Path) -> None:
     """A run with room for one program at a time gives what one with plenty gives."""
     made = []
