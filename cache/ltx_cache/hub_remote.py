@@ -157,7 +157,7 @@ class HubRemote:
         manifest = publication.manifest.sha256
         wanted = {signature_path(manifest, key): data for key, data in publication.signatures.items()}
         wanted[pointer_path(publication.name)] = encode_pointer(publication.manifest)
-        there = {path: self._repo.small(path, POINTER_LIMIT) for path in wanted}
+        there = {path: self._repo.small(path, SIGNATURE_LIMIT) for path in wanted}
         if publication.card is not None:
             there[CARD] = self._repo.small(CARD, CARD_LIMIT)
             bundles = manifests(self) | {publication.name: publication.data}

@@ -22,7 +22,7 @@ from ltx_cache.errors import BadEntry, BadName, RemoteFailed
 from ltx_cache.names import checked_digest, checked_name
 
 CARD = "README.md"
-SIGNATURE_LIMIT = 1 << 10
+SIGNATURE_LIMIT = 1 << 20
 POINTER_LIMIT = 1 << 16
 CARD_LIMIT = 1 << 20
 MANIFEST_LIMIT = 64 << 20

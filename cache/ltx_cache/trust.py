@@ -19,11 +19,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ltx_cache.errors import BadKey, NotTrusted
+from ltx_cache.errors import BadKey, NotTrusted, ToolMissing
 from ltx_cache.files import reading
 from ltx_cache.home import config_home
 from ltx_cache.remote import Remote
-from ltx_cache.signing import KIND, PublicKey, fingerprint
+from ltx_cache.signing import KIND, KINDS, PublicKey, fingerprint
 
 ALLOW = "--allow-unsigned"
 Signatures = Mapping[str, bytes]
@@ -65,12 +65,18 @@ class Trust:
 
         Raises:
             NotTrusted: There is none.
-            ToolMissing: `cryptography` is not installed.
+            ToolMissing: A package is not installed that would be needed to check it.
         """
         candidates = [key for key in self.keys if key.id in signatures]
-        good = {key.id: signatures[key.id] for key in candidates if key.verifies(data, signatures[key.id])}
+        good, lacking = dict[str, bytes](), None
+        for key in candidates:
+            try:
+                if key.verifies(data, signatures[key.id]):
+                    good[key.id] = signatures[key.id]
+            except ToolMissing as error:
+                lacking = error
         if not good and not self.allow_unsigned:
-            raise _refusal(where, candidates, signatures)
+            raise lacking or _refusal(where, candidates, signatures)
         return good
 
 
@@ -88,7 +94,7 @@ def trust(named: Iterable[str], *, allow_unsigned: bool = False) -> Trust:
     path = trusted_keys()
     keys = _read(path) if path.exists() else []
     for text in named:
-        keys += [PublicKey.parse(text)] if text.startswith(KIND) else _read(Path(text))
+        keys += [PublicKey.parse(text)] if text.startswith(tuple(KINDS)) else _read(Path(text))
     return Trust(tuple(dict.fromkeys(keys)), allow_unsigned)
 
 

@@ -14,10 +14,16 @@ from ltx_run.console import hint, say
 @click.command("keygen")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--comment", metavar="TEXT", help="Whose key it is.  [default: USER@HOST]")
-def keygen_command(file: Path, comment: str | None) -> None:
-    """Make an Ed25519 key: FILE to sign bundles with, and FILE.pub for those who shall trust it.
+@click.option(
+    "--openssf",
+    is_flag=True,
+    help="Make an ECDSA key, whose signatures have the OpenSSF model signing format.",
+)
+def keygen_command(file: Path, comment: str | None, openssf: bool) -> None:
+    """Make a key: FILE to sign bundles with, and FILE.pub for those who shall trust it.
 
-    FILE is not under a passphrase: whoever can read it can sign. The public key is printed.
+    It is an Ed25519 key, which all installations can check. FILE is not under a passphrase: whoever can read
+    it can sign. The public key is printed.
 
     \b
     Examples:
@@ -28,7 +34,7 @@ def keygen_command(file: Path, comment: str | None) -> None:
     from ltx_cache.signing import generate
     from ltx_cache.trust import trusted_keys
 
-    public = generate(file, comment or f"{getpass.getuser()}@{platform.node()}")
+    public = generate(file, comment or f"{getpass.getuser()}@{platform.node()}", elliptic=openssf)
     click.echo(public.line)
     say(f"wrote {file} (keep it secret) and {file}.pub: {public.fingerprint}")
     hint(f"to trust it always: cat {file}.pub >> {trusted_keys()}")

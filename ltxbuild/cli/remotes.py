@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ltx_cache.address import address
+from ltx_cache.blobref import BlobRef
 from ltx_cache.errors import BadAddress
 from ltx_cache.home import home
-from ltx_cache.remote import Publication
+from ltx_cache.remote import Publication, Remote
 from ltx_cache.store import Store
 from ltx_cache.transfer import Transfer, push
 from ltx_cache.trust import Trust
@@ -22,6 +24,9 @@ from ltx_run.errors import ProgramMismatch
 from ltx_run.offline import refuse_connections
 from ltxbuild.cli.options import json_option
 from ltxbuild.cli.trusting import offline_option, trust_options
+
+if TYPE_CHECKING:
+    from ltx_cache.signing import SigningKey
 
 REMOTE = "REMOTE[#NAME]"
 
@@ -60,9 +65,9 @@ def push_command(ref: str, remote: str, private: bool, sign: Path | None, as_jso
     key = SigningKey.read(sign) if sign else None
     with store.in_use(), transfer_bar() as progress:
         data = store.open(whole(store, ref)).read_bytes()
-        signatures = {key.public.id: key.sign(data)} if key else {}
-        publication = Publication(to.name or ref, data, signatures, card(to.remote.url))
         to.remote.create(private=private)
+        signatures = {key.public.id: _signature(to.remote, key, data)} if key else {}
+        publication = Publication(to.name or ref, data, signatures, card(to.remote.url))
         done = push(store, to.remote, publication, contents, keys(store, data), progress)
     _report("sent", publication.name, done, to.remote.state(), as_json=as_json)
     if key is not None:
@@ -109,6 +114,14 @@ def pull_command(
         found = acquire(store, order, progress)
     _tell(store, found, as_json=as_json)
     hint(f'ltx-run {found.name} --prompt "..." -o out.mp4')
+
+
+def _signature(remote: Remote, key: SigningKey, data: bytes) -> bytes:
+    """The one that is there, if it is right: a new one may have other bytes, and nothing has changed."""
+    earlier = remote.signature(BlobRef.of(data).sha256, key.public.id)
+    if earlier is not None and key.public.verifies(data, earlier):
+        return earlier
+    return key.sign(data, contents(data))
 
 
 def _selecting(variants: tuple[str, ...], platform: str | None) -> Select:

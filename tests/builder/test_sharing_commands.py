@@ -68,6 +68,32 @@ def test_from_key_to_trust(
     assert ltxbuild("verify").code == 0
 
 
+def test_an_openssf_signature(
+    hub: Hub, store: Store, ltxbuild: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made and checked by the same commands; a second push with the same key changes nothing."""
+    pytest.importorskip("model_signing", reason="needs pip install 'ltxbuild[sign]'")
+    bundle_in(store)
+    key = str(tmp_path / "release.key")
+    made = ltxbuild("keygen", key, "--openssf", "--comment", "maker")
+    assert made.out.startswith("ecdsa-sha2-nistp256 ")
+    commits = [json.loads(ltxbuild("push", "two", URL, "--sign", key, "--json").out)["commit"] for _ in "ab"]
+    assert commits[0] == commits[1]
+    other_machine(tmp_path, monkeypatch)
+    stranger = ltxbuild("pull", URL, "--trust", KEY.public.line)
+    assert (stranger.code, "by no key that you trust" in stranger.err) == (2, True)
+    monkeypatch.setattr("ltxbuild.cli.remotes.refuse_connections", lambda: None)
+    for more in ((), ("--offline",)):
+        done = ltxbuild("pull", URL, "--trust", f"{key}.pub", *more)
+        assert done.code == 0, done.err
+        assert "not signed" not in done.err
+    files = dict(hub.repos[REPO].files("main") or {})
+    (path,) = (path for path in files if path.startswith("signatures/"))
+    hub.repos[REPO].commit("main", files | {path: files[path].replace(b'"sig":"M', b'"sig":"N')})
+    wrong = ltxbuild("pull", URL, "--trust", f"{key}.pub")
+    assert (wrong.code, "has a wrong signature" in wrong.err) == (2, True)
+
+
 def test_a_second_variant_sends_its_program_only(hub: Hub, store: Store, ltxbuild: Command) -> None:
     """Counted at the server: weights and tokenizer stay where they are."""
     weights = tuple(bytes([n]) * 100_000 for n in range(3))

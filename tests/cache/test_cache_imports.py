@@ -18,6 +18,7 @@ WANTED = {
     "leases.py": {"filelock"},
     "hub.py": {"huggingface_hub", "httpx"},
     "signing.py": {"cryptography"},
+    "openssf.py": {"cryptography", "model_signing"},
 }
 
 
@@ -50,7 +51,7 @@ def test_the_store_loads_no_network_and_no_model_code() -> None:
         "tempfile",
         "pickle",
     }
-    heavy |= {"httpx", "cryptography"}
+    heavy |= {"httpx", "cryptography", "model_signing"}
     heavy |= {"multiprocessing", "concurrent", "concurrent.futures", "difflib", "numpy", "jax", "torch"}
     assert not loaded_by("ltx_cache.store") & heavy
 

@@ -90,12 +90,13 @@ def test_openssh_agrees(key: SigningKey, tmp_path: Path) -> None:
         ("plain", "ed25519", ""),
         ("locked", "ed25519", "abcde"),
         ("ec", "ecdsa", ""),
+        ("rsa", "rsa", ""),
     ):
         command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", "me", "-f", name]
         subprocess.run(command, cwd=tmp_path, check=True)
     made = SigningKey.read(tmp_path / "plain")
     assert PublicKey.parse((tmp_path / "plain.pub").read_text()).verifies(DATA, made.sign(DATA))
-    for name, message in (("locked", "."), ("ec", "another kind")):
+    for name, message in (("locked", "."), ("ec", "no PEM file"), ("rsa", "another kind")):
         with pytest.raises(BadKey, match=message):
             SigningKey.read(tmp_path / name)
 
@@ -118,6 +119,7 @@ def test_files_that_are_no_signing_keys(text: str, tmp_path: Path) -> None:
         "",
         "ssh-ed25519",
         "ssh-ed25519 AAAA",
+        f"ecdsa-sha2-nistp256 {PublicKey(bytes(32)).line.split()[1]} me",
         "ssh-rsa AAAAB3NzaC1yc2E= me",
         "ssh-ed25519 !!!! me",
         "\x00",
@@ -126,7 +128,7 @@ def test_files_that_are_no_signing_keys(text: str, tmp_path: Path) -> None:
 )
 def test_lines_that_are_no_public_keys(line: str) -> None:
     """One error."""
-    with pytest.raises(BadKey, match="no Ed25519 public key"):
+    with pytest.raises(BadKey, match="no Ed25519 or ECDSA public key"):
         PublicKey.parse(line)
 
 
