@@ -5,7 +5,6 @@ STATE keeps what is needed to go on after a stop, and the loss curves; OUTPUT ge
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ def main(state: Path, output: Path) -> None:
     config = model_config()
     state.mkdir(parents=True, exist_ok=True)
     tokens = state / "tokenizer.json"
-    tokens.write_text(json.dumps(tokenizer.tokenizer_json(config.gemma.vocab_size)), encoding="utf-8")
+    tokenizer.save(tokens, config.gemma.vocab_size)
     video = video_vae.fit(config.ltx.vae, state)
     audio = audio_vae.fit(config.ltx.audio_vae, state)
     examples = data.make(config)

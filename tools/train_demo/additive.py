@@ -9,18 +9,20 @@ Training does what is not linear.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tools.train_demo.weights import Params
 from tools.train_demo.world import HOP, SAMPLE_RATE, TUNES
 
-Array = NDArray[np.float32]
+Floats = NDArray[Any]
 NOTES = tuple(sorted({note for tune in TUNES.values() for note in tune}))
 RIDGE = 1e-2
 
 
-def fit_loudness(mel: Array, loudness: Array, taps: int) -> tuple[Array, Array]:
+def fit_loudness(mel: Floats, loudness: Floats, taps: int) -> tuple[Floats, Floats]:
     """Ridge regression from `taps` frames around each to the loudness of the notes.
 
     Args:
@@ -42,7 +44,7 @@ def fit_loudness(mel: Array, loudness: Array, taps: int) -> tuple[Array, Array]:
     return solved[:-1].reshape(taps, mel.shape[2], -1), solved[-1]
 
 
-def draw_notes(generator: Params, weight: Array, bias: Array, rates: tuple[int, ...]) -> None:
+def draw_notes(generator: Params, weight: Floats, bias: Floats, rates: tuple[int, ...]) -> None:
     """Write the path into a generator's parameters, in place.
 
     Args:

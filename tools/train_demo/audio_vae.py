@@ -48,8 +48,8 @@ def encode(params: Mapping[str, Any], mel: Array, config: AudioVaeConfig) -> Arr
             x = _residual(stage[str(block)], x)
         if "downsample" in stage:
             x = _halve(stage["downsample"], x)
-    for block in ("0", "1"):
-        x = _residual(params["mid"][block], x)
+    for number in ("0", "1"):
+        x = _residual(params["mid"][number], x)
     moments = _convolve(params["conv_out"], silu(pixel_norm(x, NORM_EPS)))
     return jnp.moveaxis(moments[..., : config.z_channels], -1, 1)
 
@@ -69,7 +69,8 @@ def _halve(params: Mapping[str, Any], x: Array) -> Array:
     y = lax.conv_general_dilated(
         x, params["weight"], (2, 2), ((2, 0), (0, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    return y + params["bias"]
+    bias: Array = params["bias"]
+    return y + bias
 
 
 def fit(config: AudioVaeConfig, directory: Path) -> Params:

@@ -13,6 +13,7 @@ from jax import Array
 from ltxbuild.components import ModelConfig
 from ltxbuild.model.latents import patchify_audio, patchify_video
 from tools.train_demo import audio_vae, video_vae, world
+from tools.train_demo.mel import log_mel
 
 PER_SCENE = 24
 """Latents of each colour, shape and direction: the offset differs."""
@@ -46,13 +47,17 @@ def make(config: ModelConfig) -> Data:
 
     def videos(size: tuple[int, int]) -> Array:
         def one(scene: Array, offset: Array) -> Array:
-            latent = video_vae.model_code(world.frames(world.Scene(*scene, offset), *size), codes)
+            latent = video_vae.model_code(
+                world.frames(world.Scene(scene[0], scene[1], scene[2], offset), *size), codes
+            )
             return patchify_video(video_vae.normalised(latent, codes))[0]
 
-        return jax.jit(jax.vmap(jax.vmap(one, in_axes=(None, 0))))(jnp.asarray(SCENES), offsets)
+        every = jax.jit(jax.vmap(jax.vmap(one, in_axes=(None, 0))))
+        tokens: Array = every(jnp.asarray(SCENES), offsets)
+        return tokens
 
     def sound(tune: Array, volume: Array) -> Array:
-        mel = audio_vae.log_mel(world.waveform(tune, volume))
+        mel = log_mel(world.waveform(tune, volume))
         return patchify_audio(audio_vae.normalised(audio_vae.model_code(jnp.stack([mel, mel])[None])))[0]
 
     volumes = jnp.linspace(*audio_vae.VOLUMES, PER_TUNE)

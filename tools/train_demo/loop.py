@@ -13,16 +13,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+import optax  # type: ignore[import-untyped]
 from jax import Array
 
 from tools.train_demo.gradients import fast_gradients
-from tools.train_demo.weights import FROZEN, Params, flatten
+from tools.train_demo.weights import FROZEN, Params
 
 SAVE_EVERY, REPORT_EVERY = 100, 20
 WARM_UP = 50
 DECAY = 0.995
-"""Of the moving average of the weights, which is what comes out."""
+"""Of the moving average of the weights, which comes out; less at first, or the start would stay."""
 Loss = Callable[[Params, Array], Array]
 
 
@@ -65,7 +65,7 @@ def train(run: Run, start: Params, loss: Loss) -> Params:
     began, losses = time.monotonic(), []
     for step in range(first, run.steps):
         with fast_gradients():
-            state, value = advance(state, jax.random.fold_in(jax.random.key(0), step))
+            state, value = advance(state, jnp.asarray(step), jax.random.fold_in(jax.random.key(0), step))
         losses.append(value)
         if (step + 1) % REPORT_EVERY == 0:
             _report(run, step + 1, losses, (time.monotonic() - began) / (step + 1 - first))
@@ -77,12 +77,13 @@ def train(run: Run, start: Params, loss: Loss) -> Params:
 
 
 def _advance(optimizer: Any, loss: Loss) -> Callable[..., Any]:
-    def advance(state: Any, key: Array) -> Any:
+    def advance(state: Any, step: Array, key: Array) -> Any:
         params, inner, averaged = state
         value, gradient = jax.value_and_grad(loss)(params, key)
         updates, inner = optimizer.update(_without_frozen(gradient), inner, params)
         params = optax.apply_updates(params, updates)
-        averaged = jax.tree.map(lambda old, new: DECAY * old + (1 - DECAY) * new, averaged, params)
+        decay = jnp.minimum(DECAY, (1 + step) / (10 + step))
+        averaged = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, averaged, params)
         return (params, inner, averaged), value
 
     return advance
@@ -112,7 +113,7 @@ def _report(run: Run, step: int, losses: list[Array], seconds: float) -> None:
 def _save(path: Path, step: int, state: Any) -> None:
     leaves = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, step=np.asarray(step), **leaves)
+    np.savez(partial, allow_pickle=False, step=np.asarray(step), **leaves)
     partial.replace(path)
 
 
@@ -120,11 +121,6 @@ def _restore(path: Path, state: Any) -> tuple[int, Any]:
     if not path.exists():
         return 0, state
     with np.load(path) as file:
-        names = sorted(name for name in file.files if name != "step")
+        names = sorted(name for name in file.files if name.isdigit())
         leaves = [jnp.asarray(file[name]) for name in names]
         return int(file["step"]), jax.tree.unflatten(jax.tree.structure(state), leaves)
-
-
-def parameter_count(params: Params) -> int:
-    """How many numbers there are."""
-    return sum(int(leaf.size) for leaf in flatten(params).values())

@@ -37,6 +37,11 @@ def tokenizer_json(vocabulary: int) -> dict[str, Any]:
     return data
 
 
+def save(path: Path, vocabulary: int) -> None:
+    """Write `tokenizer_json`."""
+    path.write_text(json.dumps(tokenizer_json(vocabulary), indent=1) + "\n", encoding="utf-8")
+
+
 def token_ids(path: Path, prompts: list[str], length: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Ids and validity `[N, length]`, as `ltx-run` makes them."""
     step = Tokenize((), (), length=length, bos=2, pad=0)

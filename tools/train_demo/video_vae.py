@@ -13,6 +13,7 @@ Noise on the codes makes the decoder forgiving; it takes the place of a variatio
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ def fit(config: VideoVaeConfig, directory: Path) -> Params:
     draw_mosaic(params["decoder"], np.asarray(codes.mean), np.asarray(codes.components))
     for phase in PHASES:
         run = Run(phase.name, directory, phase.steps, phase.rate)
-        params = train(run, params, lambda p, key, phase=phase: loss(p, key, config, codes, phase))
+        params = train(run, params, partial(loss, config=config, codes=codes, phase=phase))
     return params
 
 

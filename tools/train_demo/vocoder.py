@@ -24,7 +24,7 @@ from ltxbuild.model import vocoder as model
 from ltxbuild.model.config import AudioVaeConfig, VocoderConfig
 from ltxbuild.model.generator import generate
 from tools.train_demo import audio_vae, world
-from tools.train_demo.additive import NOTES, draw_notes, fit_loudness
+from tools.train_demo.additive import NOTES, Floats, draw_notes, fit_loudness
 from tools.train_demo.loop import Run, train
 from tools.train_demo.mel import log_mel
 from tools.train_demo.weights import Params, initial
@@ -54,7 +54,7 @@ def fit(config: VocoderConfig, audio_config: AudioVaeConfig, audio: Params, dire
     return params
 
 
-def _examples(audio: Params, config: AudioVaeConfig) -> tuple[Array, Array]:
+def _examples(audio: Params, config: AudioVaeConfig) -> tuple[Floats, Floats]:
     """Spectrograms `[N, T, 64]` from the audio VAE, and how loud each note is, `[N, T, notes]`."""
     tunes, volumes = audio_vae.tunes(jax.random.key(3), EXAMPLES)
     waves = jax.vmap(world.waveform)(tunes, volumes)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ltxbuild.model.params import ParamSpec, ParamTable, tree
 from ltxbuild.synthetic.checkpoint import random_tensor
-from ltxbuild.weights.sharder import convert
+from ltxbuild.weights.sharder import arranged
 
 Params = dict[str, Any]
 Array = NDArray[np.float32]
@@ -34,7 +34,7 @@ def initial(table: ParamTable, seed: int, scales: Mapping[str, float]) -> Params
 
 
 def _scaled(spec: ParamSpec, seed: int, scales: Mapping[str, float]) -> Array:
-    layers = [convert(random_tensor(key, spec.source_shape, seed), spec, "float32") for key in spec.sources]
+    layers = [arranged(random_tensor(key, spec.source_shape, seed), spec) for key in spec.sources]
     value = np.stack(layers) if spec.stacked else layers[0]
     if spec.name.endswith("bias"):
         return np.zeros_like(value)

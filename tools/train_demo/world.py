@@ -91,7 +91,7 @@ def is_held_out(colour: int, shape: int, direction: int) -> bool:
     return (colour + shape + direction) % len(COLOURS) == 0
 
 
-def frames(scene: Scene, height: int, width: int, count: int = FRAMES, zoom: float = 1.0) -> Array:
+def frames(scene: Scene, height: int, width: int, count: int = FRAMES, zoom: Array | float = 1.0) -> Array:
     """Draw one scene: `[count, height, width, 3]` in [0, 1].
 
     Args:
@@ -112,7 +112,7 @@ def frames(scene: Scene, height: int, width: int, count: int = FRAMES, zoom: flo
     return cover * colour + (1 - cover) * jnp.asarray(BACKGROUND)
 
 
-def _outside(shape: Array, x: Array, y: Array, unit: float) -> Array:
+def _outside(shape: Array, x: Array, y: Array, unit: Array | float) -> Array:
     """How many pixels a point is outside the shape, negative inside."""
     circle = jnp.hypot(x, y) - 0.2 * unit
     square = jnp.maximum(jnp.abs(x), jnp.abs(y)) - 0.18 * unit
@@ -126,7 +126,7 @@ def waveform(tune: Array, volume: Array) -> Array:
     """Five notes of equal length, `[SAMPLES]` at 16 kHz."""
     time = np.arange(SAMPLES)
     notes = jnp.asarray(list(TUNES.values()), jnp.float32)[tune]
-    tones = jnp.sin(2 * jnp.pi * jnp.outer(notes, time % HOP) / SAMPLE_RATE)
+    tones = jnp.sin(2 * jnp.pi * notes[:, None] * (time % HOP) / SAMPLE_RATE)
     edges = np.linspace(0, SAMPLES, notes.shape[0] + 1)
     rise = np.clip((time - edges[:-1, None]) / FADE, 0, 1)
     fall = np.clip((edges[1:, None] + FADE - time) / FADE, 0, 1)

@@ -1,0 +1,267 @@
+"""The training of the demo model: its pieces, its files, and that a stopped run goes on as if it hadn't."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from demo_reading import load_frames
+from jax import lax
+from oracles import import_oracles, randomize
+
+from ltx_run.safetensors import SafetensorsFile
+from ltxbuild.components import COMPONENTS
+from ltxbuild.model import audio_encoder, video_decoder
+from ltxbuild.model.params import tree
+from ltxbuild.weights.checkpoint import Checkpoint, read_config, validate
+from ltxbuild.weights.sharder import arranged
+from tools.train_demo import (
+    additive,
+    audio_vae,
+    diffusion,
+    export,
+    loop,
+    tokenizer,
+    upsampler,
+    video_vae,
+    vocoder,
+    world,
+)
+from tools.train_demo.__main__ import main
+from tools.train_demo.config import model_config, sections
+from tools.train_demo.gradients import fast_gradients
+from tools.train_demo.mel import log_mel
+from tools.train_demo.mosaic import draw_mosaic
+from tools.train_demo.weights import checkpoint_tensors, initial
+
+RECIPE = """
+name: trained
+checkpoint:
+  model: {folder}/ltx-2.3-demo.safetensors
+  text_encoder: {folder}/gemma
+  upsampler: {folder}/ltx-2.3-demo-upsampler-x2.safetensors
+target: {{platform: cpu}}
+pipeline: distilled_two_stage
+variants:
+  default: {{height: 128, width: 192, frames: 17, fps: 16}}
+"""
+CONFIG = model_config()
+PADDINGS: list[tuple[Any, tuple[int, int], tuple[int, ...]]] = [
+    (((1, 1), (1, 1)), (1, 1), (3, 3, 3, 5)),
+    (((2, 0), (1, 1)), (1, 1), (3, 3, 3, 5)),
+    (((0, 0), (3, 3)), (1, 3), (1, 3, 3, 5)),
+]
+
+
+@pytest.mark.parametrize(("padding", "dilation", "shape"), PADDINGS)
+def test_the_faster_gradient_is_the_gradient(
+    padding: Any, dilation: tuple[int, int], shape: tuple[int, ...]
+) -> None:
+    def total(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        y = lax.conv_general_dilated(
+            x,
+            kernel,
+            window_strides=(1, 1),
+            padding=padding,
+            rhs_dilation=dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return jnp.sum(jnp.sin(y))
+
+    x, kernel = (
+        jax.random.normal(jax.random.key(0), (2, 7, 9, 3)),
+        jax.random.normal(jax.random.key(1), shape),
+    )
+    plain = jax.grad(total, (0, 1))(x, kernel)
+    with fast_gradients():
+        fast = jax.grad(total, (0, 1))(x, kernel)
+    for ours, theirs in zip(fast, plain, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped between two saves; the last save counts, and the end is bit for bit the same."""
+
+    def loss(params: dict[str, Any], key: jax.Array) -> jax.Array:
+        return jnp.sum((params["weight"] - jax.random.normal(key, (3,))) ** 2)
+
+    start = {"weight": np.zeros(3, np.float32)}
+    whole = loop.train(loop.Run("whole", tmp_path, 60, 0.1), start, loss)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 10)
+    monkeypatch.setattr(loop, "_report", stop)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(loop.Run("parts", tmp_path, 60, 0.1), start, loss)
+    monkeypatch.undo()
+    parts = loop.train(loop.Run("parts", tmp_path, 60, 0.1), start, loss)
+    np.testing.assert_array_equal(parts["weight"], whole["weight"])
+    assert not np.array_equal(parts["weight"], start["weight"])
+
+
+def stop(*_: Any) -> None:
+    """Control-C at the first report, after the first save."""
+    raise KeyboardInterrupt
+
+
+def test_weights_go_back_into_the_checkpoint_s_layout() -> None:
+    """Numbered tensors: each is where it was, for every component and every change of layout."""
+    for component in COMPONENTS.values():
+        table = component.table(CONFIG)
+        numbered = {
+            key: np.arange(np.prod(spec.source_shape), dtype=np.float32).reshape(spec.source_shape) + i
+            for spec in table
+            for i, key in enumerate(spec.sources)
+        }
+        flat = {}
+        for spec in table:
+            layers = [arranged(numbered[key], spec) for key in spec.sources]
+            flat[spec.name] = np.stack(layers) if spec.stacked else layers[0]
+        found = checkpoint_tensors(table, tree(flat))
+        assert found.keys() == numbered.keys()
+        for key, tensor in numbered.items():
+            np.testing.assert_array_equal(found[key], tensor, err_msg=key)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a model that has learned nothing yet."""
+    folder = tmp_path_factory.mktemp("exported")
+    tokens = folder / "tokenizer.json"
+    tokenizer.save(tokens, CONFIG.gemma.vocab_size)
+    params = {name: initial(part.table(CONFIG), 0, {}) for name, part in COMPONENTS.items()}
+    export.write(params, CONFIG, tokens, folder)
+    return folder
+
+
+def test_files_are_a_whole_official_checkpoint(exported: Path) -> None:
+    """Nothing missing, nothing left over, configurations that agree, under 30 MB."""
+    files = Checkpoint(exported / export.MODEL, exported / export.GEMMA, exported / export.UPSAMPLER)
+    config = read_config(files)
+    assert config == CONFIG
+    validate(files, {name: part.table(config) for name, part in COMPONENTS.items()})
+    assert sum(path.stat().st_size for path in exported.rglob("*") if path.is_file()) < 30_000_000
+
+
+def test_every_word_is_a_token(exported: Path) -> None:
+    texts = [world.caption(names) for names in world.all_names()]
+    tokens, mask = tokenizer.token_ids(exported / "gemma/tokenizer.json", texts, 16)
+    assert mask.sum(axis=1).tolist() == [1 + len(text.split()) for text in texts]
+    assert tokens.max() < CONFIG.gemma.vocab_size
+
+
+def test_captions_fit_what_is_drawn() -> None:
+    """What a caption names is so in all its videos; a tone that isn't named follows the movement."""
+    drawn, names = diffusion.draw(jax.random.key(0), 64, 4), world.all_names()
+    chosen = [names[i] if i < len(names) else world.Names() for i in np.asarray(drawn.caption)]
+    for wanted, scenes, tunes in zip(chosen, np.asarray(drawn.scene), np.asarray(drawn.tune), strict=True):
+        for scene, tune in zip(scenes, tunes, strict=True):
+            found = diffusion.SCENES[scene]
+            assert not world.is_held_out(*found)
+            assert all(want in (None, got) for want, got in zip(wanted[:3], found, strict=True))
+            follows = world.FOLLOWS[list(world.DIRECTIONS)[found[2]]]
+            assert tune == (list(world.TUNES).index(follows) if wanted.tune is None else wanted.tune)
+    assert len(set(chosen)) > 1
+
+
+def test_the_decoder_starts_with_the_coarse_picture() -> None:
+    """Before any training its result is nearer to the right frames than to those of any other scene."""
+    config = CONFIG.ltx.vae
+    codes = video_vae.principal_codes(config.latent_channels)
+    decoder = initial(video_decoder.params(config), 0, video_vae.SCALES)
+    decoder["statistics"] = {"mean": np.zeros_like(codes.deviation), "std": np.asarray(codes.deviation)}
+    draw_mosaic(decoder, np.asarray(codes.mean), np.asarray(codes.components))
+    decode = jax.jit(
+        lambda clip: video_decoder.decode(
+            decoder, video_vae.normalised(video_vae.model_code(clip, codes), codes), config
+        )
+    )
+    scenes = [world.Scene(colour, 1, colour, np.zeros(2, np.float32)) for colour in range(2)]
+    draw = jax.jit(lambda scene: world.frames(scene, *world.STAGE_1))
+    clips = [draw(scene) for scene in scenes]
+    for index, clip in enumerate(clips):
+        found = decode(clip)
+        apart = [float(jnp.mean((found - other) ** 2)) for other in clips]
+        assert int(np.argmin(apart)) == index
+        assert apart[index] < 0.7 * float(jnp.mean((clip - jnp.asarray(world.BACKGROUND)) ** 2))
+
+
+def test_loudness_of_notes_is_linear_in_a_spectrogram() -> None:
+    mel = np.stack([np.asarray(log_mel(world.waveform(tune, 0.4))) for tune in range(3)])
+    frames = np.stack([np.asarray(world.waveform(tune, 0.4)).reshape(-1, world.HOP) for tune in range(3)])
+    time = np.arange(world.HOP) / world.SAMPLE_RATE
+    loudness = frames @ np.sin(2 * np.pi * np.outer(additive.NOTES, time)).T * (2 / world.HOP)
+    weight, bias = additive.fit_loudness(mel, loudness, 7)
+    padded = np.pad(mel, ((0, 0), (3, 3), (0, 0)))
+    found = sum(padded[:, tap : tap + mel.shape[1]] @ weight[tap] for tap in range(7)) + bias
+    assert np.mean((found - loudness) ** 2) < 0.1 * np.mean(loudness**2)
+
+
+def test_the_audio_encoder_is_the_official_one() -> None:
+    """The project has no such function: the one that is trained is held against the official module."""
+    import_oracles()
+    from ltx_core.model.audio_vae.model_configurator import AudioEncoderConfigurator
+
+    official = AudioEncoderConfigurator.from_config(sections()["ltx"])
+    randomize(official)
+    state = {key: value.float().numpy() for key, value in official.state_dict().items()}
+    flat = {}
+    for spec in audio_encoder.params(CONFIG.ltx.audio_vae):
+        (key,) = spec.sources
+        flat[spec.name] = arranged(state[key.removeprefix("audio_vae.encoder.")], spec)
+    mel = np.random.Generator(np.random.Philox(0)).standard_normal((1, 2, 17, 64), dtype=np.float32)
+    means = state["per_channel_statistics.mean-of-means"].reshape(1, -1, 1, 16)
+    deviations = state["per_channel_statistics.std-of-means"].reshape(1, -1, 1, 16)
+    found = audio_vae.encode(tree(flat), jnp.asarray(mel), CONFIG.ltx.audio_vae)
+    with torch.no_grad():
+        wanted = official(torch.from_numpy(mel)).numpy() * deviations + means
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_written_files_are_what_was_trained(exported: Path) -> None:
+    """A tensor in bf16, one in f32."""
+    file = SafetensorsFile(exported / export.MODEL)
+    table = COMPONENTS["transformer"].table(CONFIG)
+    tensors = checkpoint_tensors(table, initial(table, 0, {}))
+    rows = "model.diffusion_model.transformer_blocks.1.scale_shift_table"
+    np.testing.assert_array_equal(file.view(rows), tensors[rows])
+    weight = "model.diffusion_model.transformer_blocks.1.ff.net.2.weight"
+    np.testing.assert_allclose(file.view(weight).astype(np.float32), tensors[weight], rtol=2**-8)
+
+
+@pytest.mark.slow
+def test_all_parts_train_and_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps of everything: the losses are numbers, weights move, and both stages make a video."""
+    monkeypatch.setattr(loop, "WARM_UP", 1)
+    monkeypatch.setattr(loop, "REPORT_EVERY", 1)
+    monkeypatch.setattr(video_vae, "PHASES", [phase._replace(steps=2) for phase in video_vae.PHASES])
+    for module in (audio_vae, vocoder, upsampler):
+        monkeypatch.setattr(module, "STEPS", 2)
+    monkeypatch.setattr(diffusion, "STEPS", (2, 2))
+    state, output = tmp_path / "state", tmp_path / "output"
+    main(state, output)
+    curves = {path.stem: path.read_text(encoding="utf-8") for path in state.glob("*.jsonl")}
+    assert len(curves) == 7
+    for curve in curves.values():
+        assert all(np.isfinite(json.loads(line)["loss"]) for line in curve.splitlines())
+    table = COMPONENTS["transformer"].table(CONFIG)
+    start = checkpoint_tensors(table, diffusion.start(CONFIG)["transformer"])
+    key = "model.diffusion_model.transformer_blocks.0.attn2.to_v.weight"
+    assert (
+        np.abs(SafetensorsFile(output / export.MODEL).view(key).astype(np.float32) - start[key]).max() > 1e-4
+    )
+    recipe = tmp_path / "trained.yaml"
+    recipe.write_text(RECIPE.format(folder=output), encoding="utf-8")
+    environment = os.environ | {"LTX_HOME": str(tmp_path / "home")}
+    video = ("--prompt", "a red circle moves left", "-o", str(tmp_path / "out.mp4"))
+    for command in (("ltxbuild", "compile", str(recipe)), ("ltx-run", "trained", *video)):
+        tool = Path(sys.executable).with_name(command[0])
+        subprocess.run([tool, *command[1:]], env=environment, check=True, capture_output=True)
+    assert load_frames(tmp_path / "out.mp4").shape == (world.FRAMES, *world.STAGE_2, 3)
