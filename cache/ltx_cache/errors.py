@@ -17,7 +17,7 @@
     ├── RemoteFailed           a remote can't be reached or sends too little: try again
     ├── UnknownBundle          a remote has no bundle of that name: use one that exists
     ├── BadAddress             no remote has an address of this form: write it in another
-    ├── NotTrusted             nobody who is trusted signed a bundle: get the signer's key, or accept it unsigned
+    ├── NotTrusted             nobody who is trusted signed a bundle: get the key, or accept it unsigned
     ├── BadKey                 a file is no key of the form that is needed: name another
     └── ToolMissing            a package that is needed is not installed: install it
 
