@@ -53,8 +53,8 @@ def main() -> None:
         for name in names:
             costs[name] = _cost(path, name, home)
             print(_row(name, costs[name]), flush=True)
+            _record(path, costs)
     print(_row("sum, most", _total(list(costs.values()))))
-    _record(path, costs)
 
 
 def _plan(path: Path, home: str) -> BuildPlan:
@@ -113,6 +113,7 @@ def _row(name: str, cost: Cost) -> str:
 
 
 def _record(path: Path, costs: dict[str, Cost]) -> None:
+    """Lay the costs over those known of the recipe."""
     results = harness.RESULTS / "cross_compile.json"
     earlier: dict[str, Any] = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
     known = earlier.get(path.stem, {}).get("programs", {})
