@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -71,7 +72,15 @@ def test_the_encoders_program() -> None:
     drawn = blueprint(Recipe.model_validate({**recipe, "variants": {"default": variant}}), config)
     program = traceable(drawn.programs["video_encoder.64x96"], config, "bfloat16", Forms())
     assert program.tensors[0].shape == (1, 3, 1, 64, 96)
-    lowered = lower(program, COMPONENTS["video_encoder"].table(config), {}, {}, "bfloat16", unroll=False)
+    lowered = lower(
+        program,
+        COMPONENTS["video_encoder"].table(config),
+        {},
+        {},
+        jax.devices()[:1],
+        "bfloat16",
+        unroll=False,
+    )
     assert [(out.shape, out.dtype) for out in lowered.outputs] == [((1, 128, 1, 2, 3), "bfloat16")]
 
 

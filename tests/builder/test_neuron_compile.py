@@ -131,7 +131,7 @@ def test_what_hangs_is_ended(store: Store, install: Install, monkeypatch: pytest
     with pytest.raises(BuildFailed):
         assembly.assemble("denoise", key(), store, Lower(store))
     (call,) = neuronx_cc.calls(folder)
-    assert not any(is_there(process) for process in call["processes"])
+    _until(lambda: not any(is_there(process) for process in call["processes"]))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

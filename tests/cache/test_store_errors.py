@@ -28,6 +28,9 @@ EXAMPLES: list[LtxError] = [
     errors.RemoteFailed("the connection was lost"),
     errors.UnknownBundle("file:///x has no bundle y", hint="it has: z"),
     errors.BadAddress("'x' is no address of a remote"),
+    errors.NotTrusted("x is signed by nobody who is trusted"),
+    errors.BadKey("k is no private key"),
+    errors.ToolMissing("reading x needs y, which is not installed", hint="pip install y"),
 ]
 
 

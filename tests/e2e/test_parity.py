@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import av
+import jax
 import pytest
 import torch
 from official import KEY_MAPS, load_audio_encoder
@@ -211,5 +212,5 @@ def test_lowered_stage_loops(unroll: bool, loops: int) -> None:
     (spec,) = [program for program in programs if program.kind == "denoise"]
     program = traceable(spec, config, "bfloat16", Forms())
     table = COMPONENTS["transformer"].table(config)
-    text = lower(program, table, {}, {}, "bfloat16", unroll=unroll).module.as_text()
+    text = lower(program, table, {}, {}, jax.devices()[:1], "bfloat16", unroll=unroll).module.as_text()
     assert text.count("stablehlo.while") == loops
