@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from demo_reading import load_frames
 from jax import lax
 from oracles import import_oracles, randomize
 
@@ -31,29 +26,15 @@ from tools.train_demo import (
     export,
     loop,
     tokenizer,
-    upsampler,
     video_vae,
-    vocoder,
     world,
 )
-from tools.train_demo.__main__ import main
 from tools.train_demo.config import model_config, sections
 from tools.train_demo.gradients import fast_gradients
 from tools.train_demo.mel import log_mel
 from tools.train_demo.mosaic import draw_mosaic
 from tools.train_demo.weights import checkpoint_tensors, initial
 
-RECIPE = """
-name: trained
-checkpoint:
-  model: {folder}/ltx-2.3-demo.safetensors
-  text_encoder: {folder}/gemma
-  upsampler: {folder}/ltx-2.3-demo-upsampler-x2.safetensors
-target: {{platform: cpu}}
-pipeline: distilled_two_stage
-variants:
-  default: {{height: 128, width: 192, frames: 17, fps: 16}}
-"""
 CONFIG = model_config()
 PADDINGS: list[tuple[Any, tuple[int, int], tuple[int, ...]]] = [
     (((1, 1), (1, 1)), (1, 1), (3, 3, 3, 5)),
@@ -234,34 +215,3 @@ def test_written_files_are_what_was_trained(exported: Path) -> None:
     np.testing.assert_array_equal(file.view(rows), tensors[rows])
     weight = "model.diffusion_model.transformer_blocks.1.ff.net.2.weight"
     np.testing.assert_allclose(file.view(weight).astype(np.float32), tensors[weight], rtol=2**-8)
-
-
-@pytest.mark.slow
-def test_all_parts_train_and_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps of everything: the losses are numbers, weights move, and both stages make a video."""
-    monkeypatch.setattr(loop, "WARM_UP", 1)
-    monkeypatch.setattr(loop, "REPORT_EVERY", 1)
-    monkeypatch.setattr(video_vae, "PHASES", [phase._replace(steps=2) for phase in video_vae.PHASES])
-    for module in (audio_vae, vocoder, upsampler):
-        monkeypatch.setattr(module, "STEPS", 2)
-    monkeypatch.setattr(diffusion, "STEPS", (2, 2))
-    state, output = tmp_path / "state", tmp_path / "output"
-    main(state, output)
-    curves = {path.stem: path.read_text(encoding="utf-8") for path in state.glob("*.jsonl")}
-    assert len(curves) == 7
-    for curve in curves.values():
-        assert all(np.isfinite(json.loads(line)["loss"]) for line in curve.splitlines())
-    table = COMPONENTS["transformer"].table(CONFIG)
-    start = checkpoint_tensors(table, diffusion.start(CONFIG)["transformer"])
-    key = "model.diffusion_model.transformer_blocks.0.attn2.to_v.weight"
-    assert (
-        np.abs(SafetensorsFile(output / export.MODEL).view(key).astype(np.float32) - start[key]).max() > 1e-4
-    )
-    recipe = tmp_path / "trained.yaml"
-    recipe.write_text(RECIPE.format(folder=output), encoding="utf-8")
-    environment = os.environ | {"LTX_HOME": str(tmp_path / "home")}
-    video = ("--prompt", "a red circle moves left", "-o", str(tmp_path / "out.mp4"))
-    for command in (("ltxbuild", "compile", str(recipe)), ("ltx-run", "trained", *video)):
-        tool = Path(sys.executable).with_name(command[0])
-        subprocess.run([tool, *command[1:]], env=environment, check=True, capture_output=True)
-    assert load_frames(tmp_path / "out.mp4").shape == (world.FRAMES, *world.STAGE_2, 3)

@@ -61,7 +61,7 @@ def train(run: Run, start: Params, loss: Loss) -> Params:
     path = run.directory / f"{run.name}.npz"
     state = (start, optimizer.init(start), start)
     first, state = _restore(path, state)
-    advance = jax.jit(_advance(optimizer, loss), donate_argnums=0)
+    advance = jax.jit(_advance(optimizer, loss))
     began, losses = time.monotonic(), []
     for step in range(first, run.steps):
         with fast_gradients():
@@ -72,7 +72,7 @@ def train(run: Run, start: Params, loss: Loss) -> Params:
             losses = []
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == run.steps:
             _save(path, step + 1, state)
-    averaged: Params = jax.tree.map(np.asarray, state[2])
+    averaged: Params = state[2]
     return averaged
 
 
