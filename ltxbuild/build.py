@@ -23,7 +23,7 @@ from ltxbuild.compiler.workers import WorkerPool
 from ltxbuild.errors import BuildFailed, ToolMissing
 from ltxbuild.plan.planner import BuildPlan, PlannedProgram, PlannedWeights, program_record
 from ltxbuild.plan.programspec import component_of
-from ltxbuild.plan.results import look_up
+from ltxbuild.plan.results import as_form, look_up
 from ltxbuild.targets import target
 from ltxbuild.weights.checkpoint import Checkpoint, validate
 from ltxbuild.weights.sharder import shard
@@ -206,7 +206,7 @@ def _record(item: PlannedProgram, result: Mapping[str, Any]) -> Program:
     own = {"mesh": list(placement.mesh.items()), "weights": item.spec.weights, "key": item.key.digest}
     parts = {name: result[name] for name in ("executable", "inputs", "outputs", "memory", "flops")}
     parts |= {name: result.get(name) for name in ("census", "portable")}
-    return msgspec.convert({**parts, **own, "fingerprint": fingerprint}, Program)
+    return as_form({**parts, **own, "fingerprint": fingerprint}, Program)
 
 
 def _shard(
@@ -217,7 +217,7 @@ def _shard(
     with store.lock(f"build-{item.key.digest}"):
         found = look_up(store, item.key, WeightSet)
         if isinstance(found, Hit):
-            return msgspec.convert(found.value, WeightSet)
+            return as_form(found.value, WeightSet)
         placement = item.placement
         progress.start(task, item.bytes_per_device * placement.devices)
         result = shard(

@@ -20,7 +20,7 @@ from ltxbuild.errors import ToolMissing
 from ltxbuild.neuron import toolchain
 from ltxbuild.neuron.command import command, environment
 from ltxbuild.neuron.compile import compile_graph
-from ltxbuild.plan.results import look_up
+from ltxbuild.plan.results import as_form, look_up
 
 Lower = Callable[[], dict[str, Any]]
 
@@ -61,7 +61,7 @@ def assemble(name: str, program: Key, store: Store, lower: Lower) -> Mapping[str
     key = neff_key(program, graph)
     found = look_up(store, key, Neff)
     if isinstance(found, Hit):
-        neff = msgspec.convert(found.value, Neff)
+        neff = as_form(found.value, Neff)
     else:
         compiler = _compiler(version(program))
         with store.lock("neuronx-cc"):  # each takes tens of gigabytes
@@ -90,7 +90,7 @@ def lowered(program: Key, store: Store, lower: Lower) -> Graph:
     for record in parts["inputs"]:
         if record["kind"] == "tensor":
             record["donated"] = False  # a NEFF's results have memory of their own
-    graph = msgspec.convert({"code": made["executable"], **parts}, Graph)
+    graph = as_form({"code": made["executable"], **parts}, Graph)
     store.put_entry(graph_key(program), msgspec.to_builtins(graph), [ref(graph.code)])
     return graph
 
@@ -98,7 +98,7 @@ def lowered(program: Key, store: Store, lower: Lower) -> Graph:
 def kept_graph(program: Key, store: Store) -> Graph | None:
     """The graph of a program, if the store has it."""
     found = look_up(store, graph_key(program), Graph)
-    return msgspec.convert(found.value, Graph) if isinstance(found, Hit) else None
+    return as_form(found.value, Graph) if isinstance(found, Hit) else None
 
 
 def graph_key(program: Key) -> Key:

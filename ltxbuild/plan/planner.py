@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from msgspec import convert, structs
+from msgspec import structs
 
 from ltx_cache.key import Key
 from ltx_cache.store import Hit, Miss, Store
@@ -23,7 +23,7 @@ from ltxbuild.plan.pipeline import Blueprint, blueprint
 from ltxbuild.plan.placement import Placement, place
 from ltxbuild.plan.profiles import partition
 from ltxbuild.plan.programspec import DISTILLED, Forms, ProgramSpec, component_of
-from ltxbuild.plan.results import look_up
+from ltxbuild.plan.results import as_form, look_up
 from ltxbuild.plan.tables import Tables
 from ltxbuild.precision import ITEMSIZE, storage_dtype
 from ltxbuild.recipe import Recipe
@@ -60,12 +60,12 @@ class PlannedWeights:
     @property
     def record(self) -> WeightSet | None:
         """The weight set, if it is sharded."""
-        return convert(self.found.value, WeightSet) if isinstance(self.found, Hit) else None
+        return as_form(self.found.value, WeightSet) if isinstance(self.found, Hit) else None
 
 
 def program_record(found: Hit, spec: ProgramSpec) -> Program:
     """What the store has of a program, for a weight set that the key says nothing of."""
-    return structs.replace(convert(found.value, Program), weights=spec.weights)
+    return structs.replace(as_form(found.value, Program), weights=spec.weights)
 
 
 @dataclass(frozen=True)
