@@ -42,7 +42,7 @@ STAGE_1, STAGE_2 = (64, 96), (128, 192)
 """Height and width in pixels."""
 TRAVEL = (0.6, 0.4)
 """Distance covered in x and in y, in heights of the picture."""
-JITTER = 0.06
+JITTER = 0.04
 """How far the middle of the path is from the middle of the picture, at most."""
 
 AUDIO_LATENTS = round(FRAMES / FPS * 25)
@@ -114,11 +114,11 @@ def frames(scene: Scene, height: int, width: int, count: int = FRAMES, zoom: Arr
 
 def _outside(shape: Array, x: Array, y: Array, unit: Array | float) -> Array:
     """How many pixels a point is outside the shape, negative inside."""
-    circle = jnp.hypot(x, y) - 0.2 * unit
-    square = jnp.maximum(jnp.abs(x), jnp.abs(y)) - 0.18 * unit
+    circle = jnp.hypot(x, y) - 0.26 * unit
+    square = jnp.maximum(jnp.abs(x), jnp.abs(y)) - 0.24 * unit
     # Height and width from the tip down: an equilateral triangle around the origin.
     lean = np.float32(np.sqrt(3) / 2)
-    triangle = jnp.maximum(jnp.abs(x) * lean - y / 2, y) - 0.12 * unit
+    triangle = jnp.maximum(jnp.abs(x) * lean - y / 2, y) - 0.16 * unit
     return jnp.select([shape == 0, shape == 1], [circle, square], triangle)
 
 
