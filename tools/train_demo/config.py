@@ -9,7 +9,7 @@ from ltxbuild.components import ModelConfig
 from ltxbuild.model.config import GemmaConfig, LtxConfig, UpsamplerConfig
 from ltxbuild.synthetic.shipped import shipped
 
-LATENT_CHANNELS = 32
+LATENT_CHANNELS = 48
 AUDIO_CHANNELS = 16
 """Values of one audio token: latent channels times the 16 frequency cells of the 64 mel bins."""
 HEADS, HEAD_DIM = 4, 16
@@ -39,7 +39,7 @@ VAE = {
     "latent_channels": LATENT_CHANNELS,
     "decoder_base_channels": 8,
     "encoder_blocks": [
-        ["compress_all_res", {"multiplier": 2}],
+        ["compress_all_res", {"multiplier": 1}],
         ["compress_all_res", {"multiplier": 2}],
         RESIDUAL,
         ["compress_all_res", {"multiplier": 1}],

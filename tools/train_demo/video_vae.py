@@ -1,4 +1,4 @@
-"""The video autoencoder: 32 x 32 pixels of 8 frames become one token of 32 numbers.
+"""The video autoencoder: 32 x 32 pixels of 8 frames become one token of 48 numbers.
 
 The encoder sees no frame that comes later, so that an image is a video of one frame.
 
@@ -13,7 +13,6 @@ Noise on the codes makes the decoder forgiving; it takes the place of a variatio
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,48 +24,58 @@ from numpy.typing import NDArray
 
 from ltxbuild.model import video_decoder, video_encoder
 from ltxbuild.model.config import VideoVaeConfig
+from ltxbuild.model.params import ParamTable
 from tools.train_demo import world
 from tools.train_demo.loop import Run, train
 from tools.train_demo.mosaic import draw_mosaic
 from tools.train_demo.weights import Params, initial
 
-NOISE = 0.1
+NOISE = 0.2
+"""The most noise that a clip's code gets; how much is drawn for each clip."""
 SCALES = {r"conv_out": 0.1, r"blocks\.conv2": 0.1}
 COARSE = 8
 """Pixels that are averaged along each side, for the codes to learn from."""
 BRIGHTNESS = 2.0
 
 
-class Phase(NamedTuple):
-    """A part of the training."""
+class Plan(NamedTuple):
+    """How one half is trained: clips per step, frames of each, highest learning rate."""
 
-    name: str
     steps: int
     batch: int
-    size: tuple[int, int]
+    frames: int
     rate: float
 
 
-PHASES = (
-    Phase("video_vae_small", 500, 4, world.STAGE_1, 2e-3),
-    Phase("video_vae_large", 150, 1, world.STAGE_2, 1e-3),
-)
+DECODER = Plan(3000, 4, world.FRAMES, 3e-3)
+ENCODER = Plan(600, 8, 9, 2e-3)
 
 
 def fit(config: VideoVaeConfig, directory: Path) -> Params:
     """Train both halves; `encoder` and `decoder` of the result share the latents' statistics."""
     codes = principal_codes(config.latent_channels)
-    params: Params = {
-        "encoder": initial(video_encoder.params(config), 0, SCALES),
-        "decoder": initial(video_decoder.params(config), 0, SCALES),
+    decoder = start(video_decoder.params(config), codes)
+    draw_mosaic(decoder, np.asarray(codes.mean), np.asarray(codes.components))
+    encoder = start(video_encoder.params(config), codes)
+    return {
+        "decoder": train(
+            Run("video_decoder", directory, DECODER.steps, DECODER.rate),
+            decoder,
+            lambda params, key: decoder_loss(params, key, config, codes),
+        ),
+        "encoder": train(
+            Run("video_encoder", directory, ENCODER.steps, ENCODER.rate),
+            encoder,
+            lambda params, key: encoder_loss(params, key, config, codes),
+        ),
     }
-    for half in params.values():
-        half["statistics"] = {"mean": np.zeros_like(codes.deviation), "std": np.asarray(codes.deviation)}
-    draw_mosaic(params["decoder"], np.asarray(codes.mean), np.asarray(codes.components))
-    for phase in PHASES:
-        run = Run(phase.name, directory, phase.steps, phase.rate)
-        params = train(run, params, partial(loss, config=config, codes=codes, phase=phase))
-    return params
+
+
+def start(table: ParamTable, codes: Codes) -> Params:
+    """Parameters of a half before training."""
+    deviation = np.asarray(codes.deviation)
+    statistics = {"mean": np.zeros_like(deviation), "std": deviation}
+    return initial(table, 0, SCALES) | {"statistics": statistics}
 
 
 class Codes(NamedTuple):
@@ -76,7 +85,7 @@ class Codes(NamedTuple):
         mean: Of the coarse pixels, `[96]`.
         weight: Code by coarse pixels, `[96, C]`.
         components: Coarse pixels by code, `[C, 96]`.
-        deviation: Of the code, `[C]`: what the checkpoint has as statistics of the latents.
+        deviation: Of all codes together, `[C]`: what the checkpoint has as statistics of the latents.
     """
 
     mean: Array
@@ -91,7 +100,7 @@ def principal_codes(channels: int) -> Codes:
     Brightness counts more than colour, for shapes are in it.
     """
     keys = jax.random.split(jax.random.key(2), 600)
-    draw = jax.jit(jax.vmap(lambda key: coarse(_clip(key, world.STAGE_1))))
+    draw = jax.jit(jax.vmap(lambda key: coarse(_clip(key))))
     pixels = np.asarray(draw(keys), np.float64).reshape(-1, 6 * (32 // COARSE) ** 2)
     weighed = np.kron(np.eye(pixels.shape[1] // 3), _brightness())
     values, vectors = np.linalg.eigh(np.cov(weighed @ pixels.T))
@@ -100,7 +109,8 @@ def principal_codes(channels: int) -> Codes:
     vectors *= np.sign(vectors[np.argmax(np.abs(vectors), axis=0), np.arange(channels)])
     forth = weighed.T @ vectors * values**-0.25
     back = (np.linalg.solve(weighed, vectors) * values**0.25).T
-    deviation = jnp.asarray(values**0.25, jnp.bfloat16)
+    # Exact in bf16, as which the checkpoint holds it.
+    deviation = jnp.full(channels, np.sqrt(np.mean(values**0.5)), jnp.bfloat16)
     return Codes(*(jnp.asarray(x, jnp.float32) for x in (pixels.mean(axis=0), forth, back, deviation)))
 
 
@@ -134,27 +144,36 @@ def coarse(clip: Array) -> Array:
     return cells.transpose(0, 2, 4, 1, 3, 5, 6).reshape(len(halves), height // 32, width // 32, -1)
 
 
-def loss(params: Params, key: Array, config: VideoVaeConfig, codes: Codes, phase: Phase) -> Array:
-    """Distance between frames and what becomes of them, and between the encoder's codes and the model's."""
-    keys = jax.random.split(key, phase.batch)
-    return jnp.mean(jax.vmap(lambda k: _sample_loss(params, k, config, codes, phase))(keys))
+def decoder_loss(params: Params, key: Array, config: VideoVaeConfig, codes: Codes) -> Array:
+    """Distance between frames and what the decoder draws from their noisy codes."""
+
+    def one(key: Array) -> Array:
+        draw, noise, level = jax.random.split(key, 3)
+        clip = _clip(draw, DECODER.frames)
+        code = normalised(model_code(clip, codes), codes)
+        noisy = code + NOISE * jax.random.uniform(level) * jax.random.normal(noise, code.shape)
+        error = video_decoder.decode(params, noisy, config) - clip
+        return jnp.mean(jnp.abs(error)) + 5 * jnp.mean(error**2)
+
+    return jnp.mean(jax.vmap(one)(jax.random.split(key, DECODER.batch)))
 
 
-def _sample_loss(params: Params, key: Array, config: VideoVaeConfig, codes: Codes, phase: Phase) -> Array:
-    draw, noise = jax.random.split(key)
-    clip = _clip(draw, phase.size)
-    code = normalised(model_code(clip, codes), codes)
-    noisy = code + NOISE * jax.random.normal(noise, code.shape)
-    error = video_decoder.decode(params["decoder"], noisy, config) - clip
-    picture = jnp.mean(jnp.abs(error)) + 5 * jnp.mean(error**2)
-    return picture + 0.3 * jnp.mean((encode(params["encoder"], clip, config) - code) ** 2)
+def encoder_loss(params: Params, key: Array, config: VideoVaeConfig, codes: Codes) -> Array:
+    """Distance between the encoder's codes and the model's."""
+
+    def one(key: Array) -> Array:
+        clip = _clip(key, ENCODER.frames)
+        wrong = encode(params, clip, config) - normalised(model_code(clip, codes), codes)
+        return jnp.mean(wrong**2)
+
+    return jnp.mean(jax.vmap(one)(jax.random.split(key, ENCODER.batch)))
 
 
-def _clip(key: Array, size: tuple[int, int]) -> Array:
-    """Frames of a random scene; at half size a part is cut from pictures of full size."""
+def _clip(key: Array, frames: int = world.FRAMES) -> Array:
+    """The first frames of a random scene, half of the time a part cut from a picture of twice the size."""
     draw, zoom = jax.random.split(key)
-    scale = 1.0 if size == world.STAGE_2 else jnp.where(jax.random.uniform(zoom) < 0.5, 1.0, 2.0)
-    return world.frames(_anywhere(draw), *size, zoom=scale)
+    scale = jnp.where(jax.random.uniform(zoom) < 0.5, 1.0, 2.0)
+    return world.frames(_anywhere(draw), *world.STAGE_1, zoom=scale)[:frames]
 
 
 def _anywhere(key: Array) -> world.Scene:
