@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +153,28 @@ def test_captions_fit_what_is_drawn() -> None:
     assert len(set(chosen)) > 1
 
 
-def test_the_decoder_starts_with_the_coarse_picture() -> None:
+@pytest.fixture(scope="module")
+def codes() -> video_vae.Codes:
+    """What the video autoencoder learns from."""
+    return video_vae.principal_codes(CONFIG.ltx.vae.latent_channels)
+
+
+def test_codes_hold_the_coarse_picture(codes: video_vae.Codes) -> None:
+    """All but a twentieth, at both sizes; and a video's first code is that of its first frame alone."""
+    for size in (world.STAGE_1, world.STAGE_2):
+        clip = jax.jit(partial(world.frames, height=size[0], width=size[1]))(
+            world.Scene(3, 2, 1, np.asarray([0.03, 0.02], np.float32))
+        )
+        code, wanted = video_vae.model_code(clip, codes), video_vae.coarse(clip)
+        found = jnp.moveaxis(code[0], 0, -1) @ codes.components + codes.mean
+        assert jnp.mean((found - wanted) ** 2) < 0.05 * jnp.mean((wanted - codes.mean) ** 2)
+        np.testing.assert_allclose(video_vae.model_code(clip[:1], codes), code[:, :, :1], atol=1e-5)
+
+
+def test_the_decoder_starts_with_the_coarse_picture(codes: video_vae.Codes) -> None:
     """Before any training its result is nearer to the right frames than to those of any other scene."""
     config = CONFIG.ltx.vae
-    codes = video_vae.principal_codes(config.latent_channels)
-    decoder = initial(video_decoder.params(config), 0, video_vae.SCALES)
-    decoder["statistics"] = {"mean": np.zeros_like(codes.deviation), "std": np.asarray(codes.deviation)}
+    decoder = video_vae.start(video_decoder.params(config), codes)
     draw_mosaic(decoder, np.asarray(codes.mean), np.asarray(codes.components))
     decode = jax.jit(
         lambda clip: video_decoder.decode(

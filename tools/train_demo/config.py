@@ -33,6 +33,11 @@ TRANSFORMER = {
     "connector_attention_head_dim": HEAD_DIM,
     "audio_connector_num_attention_heads": HEADS,
     "audio_connector_attention_head_dim": HEAD_DIM,
+    "connector_num_learnable_registers": 16,
+    # The world is small: so are its coordinates, and the span of frequencies that tell them apart.
+    "positional_embedding_theta": 100.0,
+    "positional_embedding_max_pos": [2, 256, 256],
+    "audio_positional_embedding_max_pos": [2],
 }
 RESIDUAL = ["res_x", {"num_layers": 1}]
 VAE = {
@@ -46,6 +51,7 @@ VAE = {
         RESIDUAL,
     ],
     "decoder_blocks": [
+        RESIDUAL,
         ["compress_all", {"multiplier": 1}],
         RESIDUAL,
         *([["compress_all", {"multiplier": 2}], RESIDUAL] * 2),

@@ -47,28 +47,32 @@ class Plan(NamedTuple):
     rate: float
 
 
-DECODER = Plan(3000, 4, world.FRAMES, 3e-3)
+DECODER = Plan(5000, 2, world.FRAMES, 6e-4)
 ENCODER = Plan(600, 8, 9, 2e-3)
 
 
 def fit(config: VideoVaeConfig, directory: Path) -> Params:
     """Train both halves; `encoder` and `decoder` of the result share the latents' statistics."""
     codes = principal_codes(config.latent_channels)
-    decoder = start(video_decoder.params(config), codes)
-    draw_mosaic(decoder, np.asarray(codes.mean), np.asarray(codes.components))
-    encoder = start(video_encoder.params(config), codes)
     return {
-        "decoder": train(
-            Run("video_decoder", directory, DECODER.steps, DECODER.rate),
-            decoder,
-            lambda params, key: decoder_loss(params, key, config, codes),
-        ),
-        "encoder": train(
-            Run("video_encoder", directory, ENCODER.steps, ENCODER.rate),
-            encoder,
-            lambda params, key: encoder_loss(params, key, config, codes),
-        ),
+        "decoder": fit_decoder(config, codes, directory),
+        "encoder": fit_encoder(config, codes, directory),
     }
+
+
+def fit_decoder(config: VideoVaeConfig, codes: Codes, directory: Path) -> Params:
+    """Train the decoder on codes, from weights that draw the coarse picture."""
+    params = start(video_decoder.params(config), codes)
+    draw_mosaic(params, np.asarray(codes.mean), np.asarray(codes.components))
+    run = Run("video_decoder", directory, DECODER.steps, DECODER.rate)
+    return train(run, params, lambda p, key: decoder_loss(p, key, config, codes))
+
+
+def fit_encoder(config: VideoVaeConfig, codes: Codes, directory: Path) -> Params:
+    """Train the encoder to give the codes."""
+    run = Run("video_encoder", directory, ENCODER.steps, ENCODER.rate)
+    params = start(video_encoder.params(config), codes)
+    return train(run, params, lambda p, key: encoder_loss(p, key, config, codes))
 
 
 def start(table: ParamTable, codes: Codes) -> Params:
