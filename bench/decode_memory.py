@@ -54,7 +54,8 @@ def decoder(folder: Folder, shape: tuple[int, int, int]) -> bundle.Program:
     def decode(latent: Any) -> Any:
         colour = jax.nn.sigmoid(latent[0, :3].transpose(1, 2, 3, 0)).astype(jnp.bfloat16)
         when = (jnp.arange(frames) + STRIDE_T - 1) // STRIDE_T
-        return colour[when][:, jnp.arange(h * STRIDE) // STRIDE][:, :, jnp.arange(w * STRIDE) // STRIDE]
+        rows, columns = (jnp.arange(cells * STRIDE) // STRIDE for cells in (h, w))
+        return colour[when][None, :, rows][..., columns, :]
 
     return compiled(folder, decode, shape)
 

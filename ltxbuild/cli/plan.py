@@ -15,6 +15,7 @@ from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argumen
 from ltxbuild.cli.planning import CheckpointOverrides, planned, read_recipe
 from ltxbuild.plan.memory import Fit, Footprint, Verdict, fits
 from ltxbuild.plan.planner import BuildPlan
+from ltxbuild.plan.programspec import component_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -148,7 +149,8 @@ def _weights_table(plan: BuildPlan) -> Table:
     for heading in ("files", "LoRAs", "bytes/device"):
         table.add_column(heading, justify="right")
     for name, item in plan.weights.items():
-        files = str(item.placement.devices) if item.placement.mesh else "1"
+        split = item.placement.weight_rules(plan.tables[component_of(name)])
+        files = str(item.placement.devices) if split else "1"
         loras = str(len(item.loras)) if item.loras else "-"
         table.add_row(name, _state(item.found), files, loras, human_bytes(item.bytes_per_device))
     return table

@@ -30,7 +30,7 @@ from ltxbuild.model.params import Layout, ParamSpec, ParamTable
 Params = Mapping[str, Any]
 Channels = int | tuple[int, ...]
 Padding2d = tuple[tuple[int, int], tuple[int, int]]
-Form = Literal["taps", "direct"]
+Form = Literal["taps", "direct", "products"]
 
 
 def conv2d(
@@ -113,6 +113,8 @@ def convolve3d(params: Params, x: Array, form: Form = "taps") -> Array:
         x: `[T + kt - 1, H, W, in]`.
         form: `taps` is the sum over temporal taps of 2-D convolutions with the frames in the batch, twice as
             fast as `direct`, one 3-D convolution, on a CPU; for TPU that compiles in a sixth of the time.
+            `products` is a matrix product per frame: XLA:CPU multiplies bf16 matrices as they are, but
+            widens what it convolves.
 
     Returns:
         `[T, H, W, out]` in the dtype of `x`.
@@ -122,6 +124,8 @@ def convolve3d(params: Params, x: Array, form: Form = "taps") -> Array:
     padding = ((height // 2, height // 2), (width // 2, width // 2))
     if form == "direct":
         return _finish(params, _whole(x, weight, padding), x)
+    if form == "products":
+        return _products(params, weight, x)
     frames = x.shape[0] - taps + 1
     total = _tap(x[:frames], weight[0], padding)
     for tap in range(1, taps):
@@ -149,6 +153,40 @@ def _whole(x: Array, weight: Array, padding: Padding2d) -> Array:
         dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
         preferred_element_type=jnp.float32,
     )[0]
+
+
+def _products(params: Params, weight: Array, x: Array) -> Array:
+    """A convolution `[T + kt - 1, H, W, in]` to `[T, H, W, out]`, frame by frame.
+
+    The pixels of a frame, with those of its neighbours in time as further channels, times the weights of all
+    spatial taps beside each other; then the results of the taps are shifted over the frame and summed.
+    """
+    depth, height, width, channels, outputs = weight.shape
+    taps = [(row, column) for row in range(height) for column in range(width)]
+    matrix = weight.transpose(0, 3, 1, 2, 4).reshape(depth * channels, len(taps) * outputs)
+
+    def frame(number: Array) -> Array:
+        near = lax.dynamic_slice_in_dim(x, number, depth)
+        pixels = jnp.concatenate(list(near), axis=-1)
+        product = lax.dot_general(
+            pixels.reshape(-1, depth * channels),
+            matrix,
+            (((1,), (0,)), ((), ())),
+            preferred_element_type=jnp.float32,
+        ).reshape(*pixels.shape[:2], len(taps), outputs)
+        shifted = (
+            _shift(product[:, :, tap], height // 2 - row, width // 2 - column)
+            for tap, (row, column) in enumerate(taps)
+        )
+        return _finish(params, sum(shifted, jnp.zeros((), jnp.float32)), x)
+
+    return lax.map(frame, jnp.arange(x.shape[0] - depth + 1))
+
+
+def _shift(x: Array, down: int, right: int) -> Array:
+    """`[H, W, C]` moved by rows and columns, with zeros where nothing came from."""
+    zero = jnp.zeros((), x.dtype)
+    return lax.pad(x, zero, ((down, -down, 0), (right, -right, 0), (0, 0, 0)))
 
 
 def _finish(params: Params, total: Array, x: Array) -> Array:

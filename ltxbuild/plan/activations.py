@@ -176,7 +176,8 @@ def _video_decoder(case: _Case) -> int:
             cells, width = cells * prod(STRIDES[block.kind]), width // block.multiplier
         live = max(live, cells * width)
     frames = cells * vae.out_channels * vae.patch_size**2
-    return _convolved(case, live) + int(case.item * frames)
+    made = 1 if sizes["tiles"] == 1 else 1 + sizes["tiles"]  # its own, and then those of all devices
+    return _convolved(case, live) + int(case.item * frames * made)
 
 
 def _video_encoder(case: _Case) -> int:

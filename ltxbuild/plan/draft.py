@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ltx_run import plan as steps
 from ltxbuild.components import ModelConfig
 from ltxbuild.plan.forms import tiling
 from ltxbuild.plan.latent_size import AUDIO_STRIDE, LatentSize
+from ltxbuild.plan.placement import place
 from ltxbuild.plan.profiles import PROFILES
 from ltxbuild.plan.programspec import ProgramSpec, Size
 from ltxbuild.plan.tiling import tile_shapes, tiles
@@ -116,9 +117,11 @@ class Draft:
     def decode_video(self, latent: str, size: LatentSize) -> str:
         """Video latent to frames, tile by tile."""
         cut = tiles(size.frames, size.height, size.width, tiling(self.recipe))
+        decoder = ProgramSpec("video_decoder", "video_decoder", "video_decoder", ())
+        together = place(decoder, self.recipe, self.config, ()).parts("tiles")
         for name, (t, h, w) in tile_shapes(cut).items():
-            geometry = {"frames": t, "height": h, "width": w}
-            self.programs[name] = ProgramSpec(name, "video_decoder", "video_decoder", tuple(geometry.items()))
+            geometry = {"frames": t, "height": h, "width": w, "tiles": together}
+            self.programs[name] = replace(decoder, id=name, geometry=tuple(geometry.items()))
         self.steps.append(
             steps.DecodeTiles(
                 inputs=(latent,),
@@ -127,6 +130,7 @@ class Draft:
                 height=self.variant.height,
                 width=self.variant.width,
                 tiles=cut,
+                together=together,
             )
         )
         return "frames"

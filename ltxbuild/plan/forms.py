@@ -26,7 +26,7 @@ def choose(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Pl
     """The forms of one program."""
     attention = _attention(spec, recipe, config, placement)
     blocks = (recipe.flash.queries, recipe.flash.keys, recipe.flash.compute) if attention == "pallas" else ()
-    return Forms(_layers(spec, recipe, placement), attention, blocks, _convolution(placement))
+    return Forms(_layers(spec, recipe, placement), attention, blocks, _convolution(recipe, placement))
 
 
 def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement) -> Literal["scan", "unroll"]:
@@ -42,8 +42,13 @@ def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement) -> Literal[
     return "unroll" if spec.kind == "vocoder" and placement.platform == "cuda" else "scan"
 
 
-def _convolution(placement: Placement) -> Literal["taps", "direct"]:
-    """The compiler for TPU needs 18 seconds for one 3-D convolution and 108 for its sum of three 2-D ones."""
+def _convolution(recipe: Recipe, placement: Placement) -> Literal["taps", "direct", "products"]:
+    """The compiler for TPU needs 18 seconds for one 3-D convolution and 108 for its sum of three 2-D ones.
+
+    XLA:CPU computes with bf16 in matrix products alone, at up to twice the rate of f32.
+    """
+    if placement.platform == "cpu" and recipe.precision == "bfloat16":
+        return "products"
     return "direct" if placement.platform == "tpu" else "taps"
 
 

@@ -9,6 +9,7 @@ splits it; what it doesn't name is whole on every device. The logical axes are
 | `mlp` | the inner width of feed-forward layers and of the feature projection |
 | `embed` | the width of tokens, in the transformer's weights: it saves memory, see `model.axes.gather` |
 | `tokens` | the transformer's video tokens |
+| `tiles` | the tiles of a video that are decoded together |
 
 The mesh axes are those of the recipe: `tp` has `target.tensor_parallel` devices, `cp`
 `target.context_parallel`. A layout without `cp` takes the devices of both along `tp`.
@@ -61,6 +62,8 @@ BY_HEADS_AND_TOKENS = Layout(
     ("cp", "tp"), MappingProxyType({"heads": "tp", "mlp": "tp", "embed": "cp", "tokens": "cp"})
 )
 """Fewer devices add up fewer tokens each; in exchange keys, values and each layer's weights are gathered."""
+BY_TILES = Layout(("tp",), MappingProxyType({"tiles": "tp"}))
+"""Each device holds all weights and decodes a tile of its own; frames alone are exchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class Profile:
 _TEXT = MappingProxyType({"text_encoder": BY_HEADS, "connectors": BY_HEADS})
 """1024 tokens, once per video: sums of so few cost less than gathering weights would."""
 _BY_HEADS = MappingProxyType({**_TEXT, "transformer": BY_HEADS})
+_DECODED = MappingProxyType({"video_decoder": BY_TILES})
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
@@ -99,10 +103,16 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             "Trainium2: heads and feed-forward split, the rest whole on each core",
             prompts="sequential",  # its compiler takes long, and one program then serves all pipelines
         ),
-        "hopper": Profile(_BY_HEADS, "H100/H200: heads and feed-forward split over NVLink"),
-        "ironwood": Profile(_BY_HEADS, "TPU v7: one axis by heads; 96 GB a device leave the rest whole"),
+        "hopper": Profile(
+            MappingProxyType({**_BY_HEADS, **_DECODED}),
+            "H100/H200: heads and feed-forward split over NVLink",
+        ),
+        "ironwood": Profile(
+            MappingProxyType({**_BY_HEADS, **_DECODED}),
+            "TPU v7: one axis by heads; 96 GB a device leave the rest whole",
+        ),
         "trillium": Profile(
-            MappingProxyType({**_TEXT, "transformer": BY_HEADS_AND_TOKENS}),
+            MappingProxyType({**_TEXT, **_DECODED, "transformer": BY_HEADS_AND_TOKENS}),
             "TPU v6e: a grid of video tokens by heads, the transformer's weights split over both",
         ),
     }

@@ -58,7 +58,7 @@ class Forms:
     layers: Literal["scan", "unroll"] = "scan"
     attention: Literal["plain", "blocked", "pallas", "cudnn"] = "plain"
     blocks: tuple[int, ...] = ()
-    convolution: Literal["taps", "direct"] = "taps"
+    convolution: Literal["taps", "direct", "products"] = "taps"
 
     def json(self) -> dict[str, Any]:
         """For keys and jobs."""

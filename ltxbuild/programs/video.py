@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
+
+from jax import Array
 
 from ltxbuild.compiler.lower import Tensor, Traceable
 from ltxbuild.components import ModelConfig
 from ltxbuild.model import video_decoder as decoder
 from ltxbuild.model import video_encoder as encoder
+from ltxbuild.model.axes import on_each_device
+from ltxbuild.model.layers import Params
 from ltxbuild.plan.programspec import Forms
 from ltxbuild.programs.shapes import one_to_one, video_latent
 
 
 def video_decoder(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
-    """One latent tile `[1, C, t, h, w]` to frames `[8 t - 7, 32 h, 32 w, 3]`."""
-    decode = partial(decoder.decode, config=config.ltx.vae, form=forms.convolution)
-    return one_to_one(decode, video_latent(size, config, dtype), "frames")
+    """Latent tiles `[N, C, t, h, w]`, one for each device, to frames `[N, 8 t - 7, 32 h, 32 w, 3]`."""
+    one = video_latent(size, config, dtype)
+    tiles = replace(one, shape=(size["tiles"], *one.shape[1:]), axes=("tiles", None, None, None, None))
+
+    def one_tile(params: Params, tile: Array) -> Array:
+        return decoder.decode(params, tile, config.ltx.vae, forms.convolution)[None]
+
+    def decode(params: Params, latent: Array) -> Array:
+        return on_each_device(one_tile, ((), ("tiles",)), ("tiles",))(params, latent)
+
+    return one_to_one(decode, tiles, "frames")
 
 
 def video_encoder(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:

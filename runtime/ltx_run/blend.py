@@ -9,7 +9,7 @@ overshoots and its neighbour doesn't, what is in between shall be blended as wel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from ltx_run.flow import temporal_groups
 from ltx_run.plan import Tile
 
 Frames = NDArray[np.float32]
-Decode = Callable[[Tile], NDArray[Any]]
 
 
 def in_time(length: int, rise: int, fall: int) -> NDArray[np.float32]:
@@ -48,14 +47,17 @@ def in_space(frame: NDArray[np.float32], ramps: Sequence[tuple[int, int]]) -> No
             along[..., along.shape[-1] - fall :] *= _falling(fall)
 
 
-def blend(tiles: Sequence[Tile], height: int, width: int, decode: Decode) -> Iterator[Frames]:
+def blend(
+    tiles: Sequence[Tile], height: int, width: int, decoded: Iterator[NDArray[Any]]
+) -> Iterator[Frames]:
     """Finished frames in [0, 1], in order, as chunks f32 `[*, H, W, 3]` valid until the next is asked for.
 
     Args:
         tiles: In the order of time.
         height: Of the video.
         width: Of the video.
-        decode: Gives a tile's values `[f, h, w, 3]`, black 0 and white 1; its result is not changed.
+        decoded: Values of each tile `[f, h, w, 3]`, black 0 and white 1, asked for one by one; they are not
+            changed.
     """
     groups = temporal_groups(tiles)
     longest = max(group[0].out_stop[0] - group[0].out_start[0] for group in groups)
@@ -63,7 +65,7 @@ def blend(tiles: Sequence[Tile], height: int, width: int, decode: Decode) -> Ite
     for index, group in enumerate(groups):
         start, stop = group[0].out_start[0], group[0].out_stop[0]
         for tile in group:
-            _add(buffer[: stop - start], tile, decode(tile))
+            _add(buffer[: stop - start], tile, next(decoded))
         if index + 1 == len(groups):
             yield _clamped(buffer[: stop - start])
             return

@@ -121,9 +121,10 @@ def _decoded(step: DecodeTiles, known: Mapping[str, Signature], programs: Progra
     latent = known[step.inputs[0]]
     for tile in step.tiles:
         size = tuple(stop - start for start, stop in zip(tile.start, tile.stop, strict=True))
-        (made,) = _called(tile.program, [Signature((*latent.shape[:2], *size), latent.dtype)], programs)
+        given = Signature((step.together, *latent.shape[1:2], *size), latent.dtype)
+        (made,) = _called(tile.program, [given], programs)
         extent = (stop - start for start, stop in zip(tile.out_start, tile.out_stop, strict=True))
-        if made.shape != (*extent, 3):
+        if made.shape != (step.together, *extent, 3):
             raise BundleInvalid(f"program {tile.program} makes {made}, its tile doesn't have that size")
     _check_cover(step)
     return Signature((step.frames, step.height, step.width, 3), "uint8")

@@ -38,6 +38,7 @@ from ltx_run.plan import (
 )
 from ltx_run.programs import Programs, Value
 from ltx_run.report import Observer
+from ltx_run.tiled import decoded
 from ltx_run.tokens import padded
 
 Array = NDArray[Any]
@@ -151,7 +152,8 @@ class Interpreter:
             case Loop():
                 self._name(step.outputs, self._loop(step, index))
             case DecodeTiles(outputs=outputs):
-                self._streams[outputs[0]] = self._decode(step)
+                stream = blend(step.tiles, step.height, step.width, self._decode(step))
+                self._streams[outputs[0]] = stream
             case WriteVideo():
                 self._write(step)
 
@@ -182,18 +184,15 @@ class Interpreter:
             self._observer.advance()
         return state
 
-    def _decode(self, step: DecodeTiles) -> Stream:
-        latent = _host(self._values[step.inputs[0]])
+    def _decode(self, step: DecodeTiles) -> Iterator[Array]:
+        def decode(tiles: Sequence[Tile], cells: Array) -> Array:
+            with phase("decode", f"frames from {tiles[0].out_start[0]}"):
+                (frames,) = self._programs.call(tiles[0].program, [cells], [True])
+            for _ in tiles:
+                self._observer.advance()
+            return frames.numpy()
 
-        def decode(tile: Tile) -> Array:
-            (t0, y0, x0), (t1, y1, x1) = tile.start, tile.stop
-            cells = np.ascontiguousarray(latent[:, :, t0:t1, y0:y1, x0:x1])
-            with phase("decode", f"frames from {tile.out_start[0]}"):
-                (decoded,) = self._programs.call(tile.program, [cells], [True])
-            self._observer.advance()
-            return decoded.numpy()
-
-        return blend(step.tiles, step.height, step.width, decode)
+        return decoded(step, _host(self._values[step.inputs[0]]), decode)
 
     def _write(self, step: WriteVideo) -> None:
         (name, waveform), request = step.inputs, self.job.request

@@ -156,9 +156,11 @@ class Tile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DecodeTiles(_Step, tag="decode_tiles", frozen=True):
-    """Decode a latent `[1, C, F, h, w]` tile by tile and blend: a stream of frames `[*, H, W, 3]`, in order.
+    """Decode a latent `[1, C, F, h, w]` in tiles and blend: a stream of frames `[*, H, W, 3]`, in order.
 
-    Each program takes `[1, C, t, h, w]` and returns `[frames, H, W, 3]`, black 0 and white 1, not clamped.
+    Each program takes as many tiles as are decoded `together`, `[together, C, t, h, w]`, and returns
+    `[together, frames, H, W, 3]`, black 0 and white 1, not clamped. Where fewer tiles in a row have one
+    size, the last of them is given again.
     """
 
     inputs: tuple[str, ...]
@@ -167,6 +169,7 @@ class DecodeTiles(_Step, tag="decode_tiles", frozen=True):
     height: int
     width: int
     tiles: tuple[Tile, ...]
+    together: int = 1
 
 
 class WriteVideo(_Step, tag="write_video", frozen=True):

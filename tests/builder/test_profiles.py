@@ -55,12 +55,13 @@ def test_a_layout_uses_all_devices() -> None:
 
 
 def test_components_have_layouts_of_their_own() -> None:
-    """Trillium splits video tokens of the transformer only, and no convolution at all."""
+    """Trillium splits video tokens of the transformer only; a tile of the video decoder stays whole."""
     target = {"profile": "trillium", "tensor_parallel": 2, "context_parallel": 4}
     grid = {"frames": 16, "height": 16, "width": 24}
     assert placed("denoise", "transformer", grid, **target).mesh == {"cp": 4, "tp": 2}
     assert placed("text_encoder", "text_encoder", {}, **target).mesh == {"tp": 8}
-    assert placed("video_decoder", "video_decoder", grid, **target).mesh == {}
+    assert placed("video_decoder", "video_decoder", grid, **target).parts("tiles") == 8
+    assert placed("upsampler", "upsampler", grid, **target).mesh == {}
     assert placed("unpatchify", None, grid, **target).devices == 1
 
 

@@ -13,6 +13,11 @@ import pytest
 import torch
 from systems import LONG, RECIPES, Official, System
 
+VARIANTS = (
+    "variants: {default: {height: 128, width: 192, frames: 17, fps: 24}, "
+    f"long: {{height: {LONG.height}, width: {LONG.width}, frames: {LONG.frames}, fps: 24}}}}\n"
+)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the mark that pytest-xdist brings, for sessions without it."""
@@ -69,15 +74,13 @@ def four_devices(system: System) -> str:
 
 @pytest.fixture(scope="session")
 def grid(system: System) -> str:
-    """The smallest bundle in f32, its transformer split by tokens and heads over four devices."""
+    """One stage in f32, its transformer split by tokens and heads over four devices."""
     text = "precision: float32\ntarget: {profile: trillium, tensor_parallel: 2, context_parallel: 2}\n"
-    return system.compile(system.extend("cpu_tiny.yaml", "e2e-grid", text))
+    return system.compile(system.extend("cpu_tiny.yaml", "e2e-grid", text + VARIANTS))
 
 
 @pytest.fixture(scope="session")
 def float32(system: System) -> str:
     """Both stages in f32, at the smallest size and at one that is decoded in tiles."""
-    default = "default: {height: 128, width: 192, frames: 17, fps: 24}"
-    long = f"long: {{height: {LONG.height}, width: {LONG.width}, frames: {LONG.frames}, fps: 24}}"
-    text = f"precision: float32\nvariants: {{{default}, {long}}}\n"
+    text = f"precision: float32\n{VARIANTS}"
     return system.compile(system.extend("cpu_tiny_two_stage.yaml", "e2e-float32", text))

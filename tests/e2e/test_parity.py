@@ -163,6 +163,19 @@ def test_a_grid_of_devices_equals_the_official_system(system: System, official: 
     assert_equal_in_f32(system.run(grid, start(F32)).tensors, official.run(F32))
 
 
+@pytest.mark.slow
+def test_tiles_are_decoded_together(system: System, float32: str, grid: str) -> None:
+    """Each of four devices decodes a tile: the frames are those of one device."""
+    decoders = {n: p["mesh"] for n, p in system.manifest(grid)["programs"].items() if "video_decoder" in n}
+    assert set(map(str, decoders.values())) == {"[['tp', 4]]"}
+    given = {"waveform": torch.zeros(2, 177120)}
+    latent = torch.randn((1, 128, 12, 2, 2), generator=torch.Generator().manual_seed(3))
+    one = system.run(float32, {**given, "latent.stage2.video": latent}, variant="long")
+    four = system.run(grid, {**given, "latent.stage1.video": latent}, variant="long")
+    apart = (one.tensors["frames"].int() - four.tensors["frames"].int()).abs()
+    assert apart.max() <= 1
+
+
 def test_stepwise_agrees_with_fused(system: System, two_stage: str, stepwise: str) -> None:
     """With the loop on the host, every step runs the same numbers."""
     given = start(BF16, two_stage=True)

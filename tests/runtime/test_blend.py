@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 import weakref
 from collections.abc import Sequence
+from itertools import repeat
 
 import ml_dtypes
 import numpy as np
@@ -75,7 +76,7 @@ def test_against_whole_masks(dtype: type) -> None:
         values[index] = random.random((*size, 3)).astype(dtype)
     untouched = {index: value.copy() for index, value in values.items()}
     pending = iter(values.values())
-    chunks = [chunk.copy() for chunk in blend(SMALL, *SHAPE[1:], lambda tile: next(pending))]
+    chunks = [chunk.copy() for chunk in blend(SMALL, *SHAPE[1:], pending)]
     assert [len(chunk) for chunk in chunks] == [4, 9, 7]
     assert np.abs(np.concatenate(chunks) - naive(SMALL, SHAPE, values)).max() <= 1e-6
     assert all(np.array_equal(values[i], untouched[i]) for i in values)
@@ -100,7 +101,7 @@ def test_weights_of_the_official_tiling_sum_to_one() -> None:
     def white(tile: Tile) -> np.ndarray:
         return np.ones([*(b - a for a, b in zip(tile.out_start, tile.out_stop, strict=True)), 3], np.float32)
 
-    chunks = [chunk.copy() for chunk in blend(small, 128, 192, white)]
+    chunks = [chunk.copy() for chunk in blend(small, 128, 192, map(white, small))]
     video = np.concatenate(chunks)
     assert video.shape == (121, 128, 192, 3)
     assert np.abs(video - 1).max() <= 1e-6
@@ -110,15 +111,15 @@ def test_single_tile_passes_through() -> None:
     """Without ramps the frames are the decoded values, bit for bit."""
     values = np.random.default_rng(1).random((3, 4, 6, 3)).astype(np.float32)
     (tile,) = grid([(0, 3, (0, 0))], [(0, 4, (0, 0))], [(0, 6, (0, 0))])
-    (chunk,) = blend([tile], 4, 6, lambda tile: values)
+    (chunk,) = blend([tile], 4, 6, iter([values]))
     assert np.array_equal(chunk, values)
 
 
 def test_sums_are_clamped_and_not_tiles() -> None:
     """A tile that overshoots is blended with its neighbour as it is; the result is cut to [0, 1]."""
     tiles = grid([(0, 1, (0, 0))], [(0, 1, (0, 0))], [(0, 3, (0, 1)), (2, 5, (1, 0))])
-    values = {0: np.full((1, 1, 3, 3), 1.5, np.float32), 2: np.full((1, 1, 3, 3), -0.25, np.float32)}
-    (chunk,) = blend(tiles, 1, 5, lambda tile: values[tile.out_start[2]])
+    values = [np.full((1, 1, 3, 3), 1.5, np.float32), np.full((1, 1, 3, 3), -0.25, np.float32)]
+    (chunk,) = blend(tiles, 1, 5, iter(values))
     assert chunk[0, 0, :, 0].tolist() == [1, 1, 0.625, 0, 0]
 
 
@@ -133,8 +134,8 @@ def test_memory_is_one_temporal_tile() -> None:
         alive.append(weakref.ref(values))
         return values
 
-    bases = {id(chunk.base) for chunk in blend(SMALL, *SHAPE[1:], decode)}
-    (buffer,) = {chunk.base.shape for chunk in blend(SMALL, *SHAPE[1:], decode)}
+    bases = {id(chunk.base) for chunk in blend(SMALL, *SHAPE[1:], map(decode, SMALL))}
+    (buffer,) = {chunk.base.shape for chunk in blend(SMALL, *SHAPE[1:], map(decode, SMALL))}
     assert len(bases) == 1
     assert buffer == (13, *SHAPE[1:], 3)
 
@@ -146,7 +147,7 @@ def peak_of_blend(groups: int) -> int:
     values = np.zeros((16, 32, 64, 3), ml_dtypes.bfloat16)
     tracemalloc.start()
     try:
-        for _ in blend(tiles, 32, 64, lambda tile: values):
+        for _ in blend(tiles, 32, 64, repeat(values)):
             pass
         return tracemalloc.get_traced_memory()[1]
     finally:

@@ -18,7 +18,7 @@ RESULTS = {
     "denoise_step": [(toy.VIDEO, "float32"), (toy.SOUND, "float32")],
     "unpatchify": [((1, toy.WIDTH, *toy.GRID), "float32"), (toy.SOUND, "float32")],
     "vocoder": [((2, toy.SAMPLES), "float32")],
-    "decoder": [((3, 16, 24, 3), "bfloat16")],
+    "decoder": [((1, 3, 16, 24, 3), "bfloat16")],
 }
 
 

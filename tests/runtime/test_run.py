@@ -46,7 +46,7 @@ def expected(seed: int) -> dict[str, np.ndarray]:
         pair = sigmas[i : i + 1], sigmas[i + 1 : i + 2]
         state = toy.denoise_step(np, weights["mix"], weights["back"], *state, *pair, *context)
     video, audio = toy.unpatchify(np, *state)
-    (frames,) = toy.decode(np, weights["rgb"], video)
+    ((frames,),) = toy.decode(np, weights["rgb"], video)
     return {
         "context.video": context[0],
         "context.audio": context[1],

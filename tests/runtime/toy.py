@@ -65,10 +65,10 @@ def unpatchify(xp: Any, video: Any, audio: Any) -> tuple[Any, ...]:
 
 
 def decode(xp: Any, rgb: Any, latent: Any) -> tuple[Any, ...]:
-    """A latent `[1, C, t, h, w]` to frames `[2t-1, 8h, 8w, 3]`."""
+    """A latent `[1, C, t, h, w]` to frames `[1, 2t-1, 8h, 8w, 3]`."""
     cells = xp.tanh(latent[0].transpose(1, 2, 3, 0) @ rgb) / 2 + 0.5
     pixels = cells.repeat(8, axis=1).repeat(8, axis=2)
-    return (pixels.repeat(2, axis=0)[1:].astype(ml_dtypes.bfloat16),)
+    return (pixels.repeat(2, axis=0)[None, 1:].astype(ml_dtypes.bfloat16),)
 
 
 def vocoder(xp: Any, audio: Any) -> tuple[Any, ...]:
