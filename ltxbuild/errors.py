@@ -28,6 +28,10 @@ class CheckpointError(LtxError):
     exit_code = 2
 
 
+class CheckpointAbsent(CheckpointError):
+    """Weights that are on the Hub and not yet on this machine."""
+
+
 class UnknownProgram(LtxError):
     """A program name that the recipe or the bundle doesn't have."""
 

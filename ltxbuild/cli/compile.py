@@ -66,12 +66,12 @@ def compile_command(
     if offline:
         _refuse_network(source)
     started = time.monotonic()
-    read = read_recipe(recipe, overrides)
+    read, download = read_recipe(recipe, overrides), not (dry_run or offline)
     with Store(home()).in_use(create=True, on_wait=lambda: say("waiting for the end of ltxbuild gc")):
-        found = planned(read, programs_only=programs_only)
+        found = planned(read, programs_only=programs_only, download=download)
         chosen = _chosen(found.plan, only)
         if source is not None and _take(found, source, trust, chosen):
-            found = planned(read, programs_only=programs_only)
+            found = planned(read, programs_only=programs_only, download=download)
         if dry_run:
             show(found.plan, as_json=as_json)
             return

@@ -13,6 +13,7 @@ from ltx_cache.store import Hit, Miss
 from ltx_run.console import data_console, hint, human_bytes, say
 from ltxbuild.cli.options import checkpoint_options, json_option, recipe_argument
 from ltxbuild.cli.planning import CheckpointOverrides, planned, read_recipe
+from ltxbuild.errors import CheckpointAbsent
 from ltxbuild.plan.memory import Fit, Footprint, Verdict, fits
 from ltxbuild.plan.planner import BuildPlan
 from ltxbuild.plan.programspec import component_of
@@ -48,7 +49,13 @@ def plan_command(
       ltxbuild plan recipes/cpu_tiny.yaml
       ltxbuild plan recipes/v6e8_two_stage.yaml --programs-only --json
     """
-    show(planned(read_recipe(recipe, overrides), programs_only=programs_only).plan, as_json=as_json)
+    read = read_recipe(recipe, overrides)
+    try:
+        found = planned(read, programs_only=programs_only)
+    except CheckpointAbsent as error:
+        say(f"{error.message}: planned without it; `ltxbuild compile` downloads it")
+        found = planned(read, programs_only=True)
+    show(found.plan, as_json=as_json)
 
 
 def show(plan: BuildPlan, *, as_json: bool) -> None:

@@ -61,22 +61,30 @@ def read_recipe(path: Path, overrides: CheckpointOverrides) -> Recipe:
     return recipe.model_copy(update={"checkpoint": recipe.checkpoint.model_copy(update=given)})
 
 
-def planned(recipe: Recipe, *, programs_only: bool) -> Planned:
+def planned(recipe: Recipe, *, programs_only: bool, download: bool = False) -> Planned:
     """Read checkpoint headers, and look everything up.
+
+    Args:
+        recipe: The recipe.
+        programs_only: Whether to leave out the checkpoint.
+        download: Whether a checkpoint on the Hub may be downloaded.
 
     Raises:
         LtxError: The recipe, the checkpoint or the store can't be used.
     """
     store = Store(home())
     with remembered(store):
-        return _planned(recipe, store, programs_only=programs_only)
+        if programs_only:
+            return Planned(plan_build(recipe, _shipped(recipe), store, None), store, None, {})
+        return _planned(recipe, store, download=download)
 
 
-def _planned(recipe: Recipe, store: Store, *, programs_only: bool) -> Planned:
-    if programs_only:
-        return Planned(plan_build(recipe, _shipped(recipe), store, None), store, None, {})
+def _planned(recipe: Recipe, store: Store, *, download: bool) -> Planned:
     checkpoint = locate(
-        recipe, with_upsampler=needs_upsampler(recipe), with_distilled=recipe.pipeline in DISTILLING
+        recipe,
+        with_upsampler=needs_upsampler(recipe),
+        with_distilled=recipe.pipeline in DISTILLING,
+        download=download,
     )
     config = read_config(checkpoint)
     loras = read_loras(checkpoint, Tables(config, store), store.file_digest)

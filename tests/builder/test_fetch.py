@@ -10,7 +10,7 @@ from pathlib import Path
 import hubserver
 import pytest
 
-from ltxbuild.errors import CheckpointError
+from ltxbuild.errors import CheckpointAbsent, CheckpointError
 from ltxbuild.recipe import Recipe
 from ltxbuild.weights.fetch import locate
 
@@ -81,3 +81,11 @@ def test_references_are_checked_before_anything_is_asked(model: str | None, mess
     """A reference that can't be right is refused without the network."""
     with pytest.raises(CheckpointError, match=message):
         locate(Recipe.model_validate(recipe(model, "gemma")), with_upsampler=False)
+
+
+def test_what_was_not_downloaded_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planning downloads nothing: it says what is missing, and where it would come from."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    wanted = Recipe.model_validate(recipe("hf://org/ltx/never.safetensors", "hf://org/gemma-never"))
+    with pytest.raises(CheckpointAbsent, match=r"hf://org/ltx/never\.safetensors is not on this"):
+        locate(wanted, with_upsampler=False, download=False)
