@@ -29,6 +29,9 @@ NO_MEMORY = frozenset(
 )
 """Operations whose result is another's memory, or none that a run allocates."""
 
+CALLS = frozenset({"call", "call-start"})
+"""Operations that execute what they apply once; others apply it to every element. TPU v7 gathers in such calls."""
+
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)$")
 _SHAPE = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\](\{[^}]*\})?")
@@ -106,7 +109,7 @@ def _walk(
         yield each, loops, fused
         around = (*loops, _trips(each, computations)) if each.opcode == "while" else loops
         within = fused or each.opcode == "fusion"
-        called = _CALLED.findall(each.rest) + (_APPLIED.findall(each.rest) if each.opcode == "call" else [])
+        called = _CALLED.findall(each.rest) + (_APPLIED.findall(each.rest) if each.opcode in CALLS else [])
         for names in _BRANCHES.findall(each.rest):
             called += [branch.strip().lstrip("%") for branch in names.split(",")]
         for other in called:

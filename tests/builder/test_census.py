@@ -114,3 +114,21 @@ def test_a_collective_in_pieces_counts_once() -> None:
 def test_a_text_without_loops_or_devices() -> None:
     """A program of one device exchanges nothing."""
     assert census("ENTRY %main (x: f32[2]) -> f32[2] {\n  %x = f32[2]{0} parameter(0)\n}\n").collectives == ()
+
+
+def test_a_collective_in_a_call_beside_others_counts() -> None:
+    """TPU v7 hands gathers to another core: the collective is in what the call applies, not in its end."""
+    text = """\\
+%called (x: bf16[2,8]) -> bf16[16,8] {
+  %x = bf16[2,8]{1,0} parameter(0)
+  ROOT %g = bf16[16,8]{1,0} all-gather(%x), channel_id=1, replica_groups=mesh['a'=8] {'a'}, dimensions={0}
+}, execution_thread="sparsecore"
+
+ENTRY %main (x: bf16[2,8]) -> bf16[16,8] {
+  %x = bf16[2,8]{1,0} parameter(0)
+  %s = ((bf16[2,8]{1,0}), bf16[16,8]{1,0}) call-start(%x), async_execution_thread="sparsecore", to_apply=%called
+  ROOT %d = bf16[16,8]{1,0} call-done(%s)
+}
+"""
+    (found,) = census(text).collectives
+    assert found == Collective(kind="all-gather", group=8, loops=(), count=1, bytes=256)
