@@ -30,7 +30,7 @@ NO_MEMORY = frozenset(
 """Operations whose result is another's memory, or none that a run allocates."""
 
 CALLS = frozenset({"call", "call-start"})
-"""Operations that execute what they apply once; others apply it to every element. TPU v7 gathers in such calls."""
+"""Operations that execute what they apply once, as TPU v7 does gathers; others apply it to each element."""
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)$")

@@ -126,7 +126,7 @@ def test_a_collective_in_a_call_beside_others_counts() -> None:
 
 ENTRY %main (x: bf16[2,8]) -> bf16[16,8] {
   %x = bf16[2,8]{1,0} parameter(0)
-  %s = ((bf16[2,8]{1,0}), bf16[16,8]{1,0}) call-start(%x), async_execution_thread="sparsecore", to_apply=%called
+  %s = ((bf16[2,8]{1,0}), bf16[16,8]{1,0}) call-start(%x), async_execution_thread="sc", to_apply=%called
   ROOT %d = bf16[16,8]{1,0} call-done(%s)
 }
 """
