@@ -118,11 +118,11 @@ def _split(reference: str) -> tuple[str, str, str]:
 
 def _hub() -> Any:
     try:
-        import huggingface_hub
+        import huggingface_hub as hub
     except ModuleNotFoundError:
         raise ToolMissing(
             "the recipe's checkpoint is on the Hugging Face Hub and huggingface_hub is not installed",
             hint="pip install 'ltxbuild[hub]', or pass local files (see ltxbuild compile --help)",
         ) from None
-    huggingface_hub.logging.set_verbosity_error()  # what it warns of, each retry, is in its error as well
-    return huggingface_hub
+    hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its error tells of each retry too
+    return hub
