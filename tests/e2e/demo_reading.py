@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import av
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.train_demo.world import BACKGROUND, COLOURS, DIRECTIONS, SHAPES
+from tools.train_demo.world import BACKGROUND, COLOURS, DIRECTIONS, SHAPES, outside
 
 Float32 = NDArray[np.float32]
-FILLED = {"triangle": 0.5, "circle": 0.785, "square": 1.0}
-"""Share of its bounding box that a shape fills."""
 STILL = 0.04
 """Way in heights of the picture below which nothing moved."""
 HELD = 60.0
@@ -67,21 +67,34 @@ def colour(frames: Float32) -> str | None:
 
 
 def shape(frames: Float32) -> str | None:
-    """The shape that fills as much of its bounding box, by the median over the frames in the middle."""
-    shares = [_filled(picture) for picture in contrast(frames)[3:-3]]
-    found = [share for share in shares if share is not None]
-    if not found:
-        return None
-    return min(SHAPES, key=lambda name: abs(FILLED[name] - float(np.median(found))))
+    """The shape that, drawn at the place and with the area of what is seen, overlaps most with it.
+
+    Frames at both ends, where it may be cut off, don't count.
+    """
+    overlaps = [_overlaps(picture) for picture in contrast(frames)[3:-3] if picture.max() > 0.2]
+    return SHAPES[int(np.argmax(np.sum(overlaps, axis=0)))] if overlaps else None
 
 
-def _filled(picture: Float32) -> float | None:
-    inside = picture > 0.5 * np.quantile(picture, 0.99)
-    if picture.max() < 0.2:
-        return None
-    rows, columns = np.nonzero(inside.any(axis=1))[0], np.nonzero(inside.any(axis=0))[0]
-    box = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
-    return float(inside.sum() / box)
+def _overlaps(picture: Float32) -> Float32:
+    """Intersection over union with each of `SHAPES`."""
+    seen = picture > 0.5 * np.quantile(picture, 0.99)
+    middle = _middle(seen)
+    assert middle is not None
+    y, x = np.indices(seen.shape)
+    ideal = _drawn(x - middle[0], y - middle[1], np.sqrt(seen.sum() / _areas())[:, None, None])
+    return np.asarray((seen & ideal).sum(axis=(1, 2)) / (seen | ideal).sum(axis=(1, 2)), np.float32)
+
+
+@cache
+def _areas() -> Float32:
+    """Areas of the shapes at size 1, counted in pixels."""
+    y, x = np.indices((400, 400)) - 199.5
+    return np.asarray(_drawn(x, y, 400.0).mean(axis=(1, 2)), np.float32)
+
+
+def _drawn(x: Float32, y: Float32, unit: Float32 | float) -> NDArray[np.bool_]:
+    """Where each shape is when its centre of gravity is at (0, 0), `[shapes, H, W]`."""
+    return np.asarray(outside(jnp.arange(len(SHAPES))[:, None, None], x, y, unit)) < 0
 
 
 def direction(frames: Float32) -> str | None:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from demo_reading import Seen, colour, direction, read, shape, tune
+from numpy.lib.stride_tricks import sliding_window_view
 
 from tools.train_demo import world
 
@@ -28,6 +29,17 @@ def test_pictures_are_read(size: tuple[int, int]) -> None:
         frames = np.asarray(draw(world.Scene(*names, np.asarray([0.05, -0.04], np.float32))))
         wanted = list(world.COLOURS)[names[0]], world.SHAPES[names[1]], list(world.DIRECTIONS)[names[2]]
         assert (colour(frames), shape(frames), direction(frames)) == wanted
+
+
+@pytest.mark.parametrize("index", range(len(world.SHAPES)))
+def test_soft_noisy_shapes_are_read(index: int) -> None:
+    """Each pixel the mean of 7 x 7, and noise: what a decoder may leave of an edge."""
+    scene = world.Scene(1, index, 3, np.asarray([-0.03, 0.02], np.float32))
+    frames = np.asarray(world.frames(scene, *world.STAGE_1))
+    padded = np.pad(frames, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="edge")
+    soft = sliding_window_view(padded, (7, 7), axis=(1, 2)).mean(axis=(-2, -1))
+    noise = 0.05 * np.random.Generator(np.random.Philox(0)).standard_normal(soft.shape)
+    assert shape((soft + noise).astype(np.float32)) == world.SHAPES[index]
 
 
 @pytest.mark.parametrize("index", range(len(world.TUNES)))

@@ -107,13 +107,16 @@ def frames(scene: Scene, height: int, width: int, count: int = FRAMES, zoom: Arr
     middle = jnp.asarray([width, height]) / 2 + unit * (scene.offset + progress * step)
     x = jnp.arange(width)[None, None, :] + 0.5 - middle[:, 0, None, None]
     y = jnp.arange(height)[None, :, None] + 0.5 - middle[:, 1, None, None]
-    cover = jnp.clip(0.5 - _outside(scene.shape, x, y, unit), 0, 1)[..., None]
+    cover = jnp.clip(0.5 - outside(scene.shape, x, y, unit), 0, 1)[..., None]
     colour = jnp.asarray(list(COLOURS.values()), jnp.float32)[scene.colour]
     return cover * colour + (1 - cover) * jnp.asarray(BACKGROUND)
 
 
-def _outside(shape: Array, x: Array, y: Array, unit: Array | float) -> Array:
-    """How many pixels a point is outside the shape, negative inside."""
+def outside(shape: Array, x: Array, y: Array, unit: Array | float) -> Array:
+    """How many pixels a point is outside the shape, negative inside; `unit` is its size, see `frames`.
+
+    All are at home in their centre of gravity.
+    """
     circle = jnp.hypot(x, y) - 0.26 * unit
     square = jnp.maximum(jnp.abs(x), jnp.abs(y)) - 0.24 * unit
     # Height and width from the tip down: an equilateral triangle around the origin.
