@@ -16,16 +16,21 @@ from oracles import import_oracles, randomize
 
 from ltx_run.safetensors import SafetensorsFile
 from ltxbuild.components import COMPONENTS
-from ltxbuild.model import audio_encoder, video_decoder
+from ltxbuild.model import audio_encoder, transformer, video_decoder
+from ltxbuild.model.adaln import uniform
 from ltxbuild.model.params import tree
+from ltxbuild.model.positions import rope_tables
 from ltxbuild.weights.checkpoint import Checkpoint, read_config, validate
 from ltxbuild.weights.sharder import arranged
 from tools.train_demo import (
     additive,
     audio_vae,
+    captions,
+    data,
     diffusion,
     export,
     loop,
+    text,
     tokenizer,
     video_vae,
     world,
@@ -141,11 +146,11 @@ def test_every_word_is_a_token(exported: Path) -> None:
 
 def test_captions_fit_what_is_drawn() -> None:
     """What a caption names is so in all its videos; a tone that isn't named follows the movement."""
-    drawn, names = diffusion.draw(jax.random.key(0), 64, 4), world.all_names()
+    drawn, names = captions.draw(jax.random.key(0), 64, 4), world.all_names()
     chosen = [names[i] if i < len(names) else world.Names() for i in np.asarray(drawn.caption)]
     for wanted, scenes, tunes in zip(chosen, np.asarray(drawn.scene), np.asarray(drawn.tune), strict=True):
         for scene, tune in zip(scenes, tunes, strict=True):
-            found = diffusion.SCENES[scene]
+            found = data.SCENES[scene]
             assert not world.is_held_out(*found)
             assert all(want in (None, got) for want, got in zip(wanted[:3], found, strict=True))
             follows = world.FOLLOWS[list(world.DIRECTIONS)[found[2]]]
@@ -169,6 +174,39 @@ def test_codes_hold_the_coarse_picture(codes: video_vae.Codes) -> None:
         found = jnp.moveaxis(code[0], 0, -1) @ codes.components + codes.mean
         assert jnp.mean((found - wanted) ** 2) < 0.05 * jnp.mean((wanted - codes.mean) ** 2)
         np.testing.assert_allclose(video_vae.model_code(clip[:1], codes), code[:, :, :1], atol=1e-5)
+
+
+def test_every_caption_has_marks_of_its_own() -> None:
+    """Of mean square one; a thing that two captions name alike has the same mark in both."""
+    marks, names = text.marks(128), [*world.all_names(), world.Names()]
+    np.testing.assert_allclose(np.mean(marks**2, axis=1), 1, rtol=1e-5)
+    shared = (marks > 0).astype(int) @ (marks > 0).astype(int).T
+    for index in (0, 100, 559):
+        same = [sum(a == b for a, b in zip(names[index], other, strict=True)) for other in names]
+        np.testing.assert_array_equal(shared[index], same)
+
+
+def test_noise_goes_through_an_untrained_transformer() -> None:
+    """At first the prediction is the noise: what is left to learn is the latent."""
+    config = CONFIG.ltx.transformer
+    params = diffusion.start(CONFIG)
+    geometry = data.geometry(world.STAGE_1)
+    noise = [
+        jax.random.normal(jax.random.key(i), (1, tokens, channels))
+        for i, (tokens, channels) in enumerate(
+            ((geometry.tokens, config.in_channels), (geometry.audio, config.audio_in_channels))
+        )
+    ]
+    context = [jnp.zeros((1, 4, config.video_dim)), jnp.zeros((1, 4, config.audio_dim))]
+    times = uniform(jnp.ones(1))
+    found = jax.jit(
+        lambda: transformer.velocity(
+            params, *noise, *context, times, times, rope_tables(config, geometry, jnp.float32), config=config
+        )
+    )()
+    for velocity, expected in zip(found, noise, strict=True):
+        alike = jnp.sum(velocity * expected) / jnp.sqrt(jnp.sum(velocity**2) * jnp.sum(expected**2))
+        assert alike > 0.7
 
 
 def test_the_decoder_starts_with_the_coarse_picture(codes: video_vae.Codes) -> None:

@@ -8,7 +8,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tools.train_demo import audio_vae, data, diffusion, export, tokenizer, upsampler, video_vae, vocoder
+from tools.train_demo import (
+    audio_vae,
+    data,
+    diffusion,
+    export,
+    text,
+    tokenizer,
+    upsampler,
+    video_vae,
+    vocoder,
+)
 from tools.train_demo.config import model_config
 
 
@@ -21,9 +31,12 @@ def main(state: Path, output: Path) -> None:
     video = video_vae.fit(config.ltx.vae, state)
     audio = audio_vae.fit(config.ltx.audio_vae, state)
     examples = data.make(config)
+    read = text.fit(config, tokens, state)
+    contexts = text.contexts(read, tokens, config, every=256)
     assert config.upsampler is not None
     trained = {
-        **diffusion.fit(config, examples, tokens, state),
+        **read,
+        "transformer": diffusion.fit(config, examples, contexts, state),
         "upsampler": upsampler.fit(config.upsampler, video["decoder"]["statistics"], examples, state),
         "video_encoder": video["encoder"],
         "video_decoder": video["decoder"],

@@ -12,8 +12,9 @@ from ltxbuild.synthetic.shipped import shipped
 LATENT_CHANNELS = 48
 AUDIO_CHANNELS = 16
 """Values of one audio token: latent channels times the 16 frequency cells of the 64 mel bins."""
-HEADS, HEAD_DIM = 4, 16
+HEADS, HEAD_DIM = 4, 32
 WIDTH = HEADS * HEAD_DIM
+TEXT_WIDTH = 64
 
 TRANSFORMER = {
     "num_layers": 4,
@@ -22,7 +23,7 @@ TRANSFORMER = {
     "in_channels": LATENT_CHANNELS,
     "out_channels": LATENT_CHANNELS,
     "cross_attention_dim": WIDTH,
-    "caption_channels": WIDTH,
+    "caption_channels": TEXT_WIDTH,
     "audio_num_attention_heads": HEADS,
     "audio_attention_head_dim": HEAD_DIM,
     "audio_in_channels": AUDIO_CHANNELS,
@@ -69,7 +70,7 @@ BANDWIDTH = GENERATOR | {
     "upsample_rates": [6, 5, 4, 2],
     "upsample_kernel_sizes": [12, 11, 8, 4],
 }
-GEMMA = {"vocab_size": 384, "num_hidden_layers": 2}
+GEMMA = {"vocab_size": 384, "hidden_size": TEXT_WIDTH, "num_hidden_layers": 2}
 UPSAMPLER = {"in_channels": LATENT_CHANNELS, "mid_channels": 64}
 
 

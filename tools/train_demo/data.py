@@ -12,6 +12,7 @@ from jax import Array
 
 from ltxbuild.components import ModelConfig
 from ltxbuild.model.latents import patchify_audio, patchify_video
+from ltxbuild.model.positions import Geometry
 from tools.train_demo import audio_vae, video_vae, world
 from tools.train_demo.mel import log_mel
 
@@ -65,6 +66,12 @@ def make(config: ModelConfig) -> Data:
         jnp.arange(len(world.TUNES)), volumes
     )
     return Data(videos(world.STAGE_1), videos(world.STAGE_2), tunes)
+
+
+def geometry(size: tuple[int, int]) -> Geometry:
+    """Latent size of the demo's videos at a size in pixels."""
+    frames = (world.FRAMES - 1) // 8 + 1
+    return Geometry(frames, size[0] // 32, size[1] // 32, world.AUDIO_LATENTS, world.FPS)
 
 
 def _offsets() -> np.ndarray:

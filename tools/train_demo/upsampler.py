@@ -11,9 +11,8 @@ from jax import Array
 from ltxbuild.model import upsampler as model
 from ltxbuild.model.config import UpsamplerConfig
 from ltxbuild.model.latents import unpatchify_video
-from ltxbuild.model.positions import Geometry
 from tools.train_demo import world
-from tools.train_demo.data import SEEN, Data
+from tools.train_demo.data import SEEN, Data, geometry
 from tools.train_demo.loop import Run, train
 from tools.train_demo.weights import Params, initial
 
@@ -40,9 +39,3 @@ def loss(params: Params, key: Array, config: UpsamplerConfig, data: Data) -> Arr
     noisy = small + NOISE * jax.random.normal(noise, small.shape)
     found = jax.vmap(lambda latent: model.upsample(params, latent[None], config)[0])(noisy)
     return jnp.mean((found - large) ** 2)
-
-
-def geometry(size: tuple[int, int]) -> Geometry:
-    """Latent size of the demo's videos at a size in pixels."""
-    frames = (world.FRAMES - 1) // 8 + 1
-    return Geometry(frames, size[0] // 32, size[1] // 32, world.AUDIO_LATENTS, world.FPS)

@@ -16,8 +16,12 @@ from ltxbuild.weights.sharder import arranged
 Params = dict[str, Any]
 Array = NDArray[np.float32]
 
-FROZEN = re.compile(r"(\.up|\.down|forward|inverse|mel|registers|statistics\.mean|statistics\.std)$")
-"""What training leaves alone: filters (`.up`, `.down` have 12 taps), statistics, and the text registers."""
+FROZEN = re.compile(
+    r"(\.up|\.down|forward|inverse|mel|registers|statistics\.mean|statistics\.std"
+    r"|connectors\..*\.attn\..*bias)$"
+)
+"""What training leaves alone: filters (`.up`, `.down` have 12 taps), statistics, and what `text.py` wants
+to be zero: registers and the biases of the connectors' attention."""
 
 
 def initial(table: ParamTable, seed: int, scales: Mapping[str, float]) -> Params:
