@@ -34,10 +34,10 @@ def test_2d_equals_torch(kernel: tuple[int, int], padding: conv.Padding2d) -> No
     np.testing.assert_allclose(np.moveaxis(np.asarray(got), -1, 1), want.numpy(), atol=2e-6)
 
 
-@pytest.mark.parametrize("form", ["taps", "direct"])
+@pytest.mark.parametrize("form", ["taps", "direct", "products"])
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3), (2, 1, 3)])
 def test_3d_equals_torch(kernel: tuple[int, int, int], form: conv.Form) -> None:
-    """The sum over temporal taps and the 3-D convolution are torch's, also for uneven kernels."""
+    """Every form of a 3-D convolution is torch's, also for uneven kernels."""
     module = _torch_conv(3, 5, 4, kernel)
     params = load(conv.conv3d("ours", "official", 5, 4, kernel), _state(module))["ours"]
     x = torch.randn(1, 4, 5, 6, 7)
@@ -67,7 +67,8 @@ def test_split_channels_spread_as_in_the_checkpoint() -> None:
     np.testing.assert_allclose(np.moveaxis(np.asarray(got), -1, 0), want.numpy(), atol=2e-6)
 
 
-def test_bf16_rounds_once() -> None:
+@pytest.mark.parametrize("form", ["taps", "products"])
+def test_bf16_rounds_once(form: conv.Form) -> None:
     """In bf16 the taps and the bias are summed in f32: the result is the f32 result, rounded."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((5, 4, 4, 32)), jnp.bfloat16)
@@ -77,7 +78,7 @@ def test_bf16_rounds_once() -> None:
     }
     wide = {name: value.astype(jnp.float32) for name, value in params.items()}
     want = conv.convolve3d(wide, x.astype(jnp.float32)).astype(jnp.bfloat16)
-    got = conv.convolve3d(params, x)
+    got = conv.convolve3d(params, x, form)
     assert got.dtype == jnp.bfloat16
     assert np.mean(np.asarray(got == want)) > 0.999
 
