@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from ltxbuild.components import ModelConfig
 from ltxbuild.model.latents import patchify_audio, patchify_video
@@ -53,8 +54,9 @@ def make(config: ModelConfig) -> Data:
             )
             return patchify_video(video_vae.normalised(latent, codes))[0]
 
-        every = jax.jit(jax.vmap(jax.vmap(one, in_axes=(None, 0))))
-        tokens: Array = every(jnp.asarray(SCENES), offsets)
+        # Scene after scene: the frames of all would take 14 GB.
+        every = jax.jit(lambda pairs: lax.map(lambda pair: jax.vmap(partial(one, pair[0]))(pair[1]), pairs))
+        tokens: Array = every((jnp.asarray(SCENES), offsets))
         return tokens
 
     def sound(tune: Array, volume: Array) -> Array:
