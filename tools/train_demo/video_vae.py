@@ -48,7 +48,7 @@ class Plan(NamedTuple):
 
 
 DECODER = Plan(5000, 2, world.FRAMES, 6e-4)
-ENCODER = Plan(600, 8, 9, 2e-3)
+ENCODER = Plan(2000, 4, 9, 2e-3)
 
 
 def fit(config: VideoVaeConfig, directory: Path) -> Params:
