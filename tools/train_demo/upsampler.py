@@ -19,7 +19,7 @@ from tools.train_demo.weights import Params, initial
 SCALES = {r"norm\w*\.weight": 1.0, r"conv_out": 0.3}
 NOISE = 0.1
 """Added to the small latents: those of the first stage are never exact."""
-STEPS, BATCH, RATE = 500, 16, 2e-3
+STEPS, BATCH, RATE = 1500, 16, 2e-3
 
 
 def fit(config: UpsamplerConfig, statistics: Params, data: Data, directory: Path) -> Params:
