@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +28,7 @@ from tools.train_demo import (
     additive,
     audio_vae,
     captions,
+    curves,
     data,
     diffusion,
     export,
@@ -270,3 +273,15 @@ def test_written_files_are_what_was_trained(exported: Path) -> None:
     np.testing.assert_array_equal(file.view(rows), tensors[rows])
     weight = "model.diffusion_model.transformer_blocks.1.ff.net.2.weight"
     np.testing.assert_allclose(file.view(weight).astype(np.float32), tensors[weight], rtol=2**-8)
+
+
+def test_loss_curves_are_drawn(tmp_path: Path) -> None:
+    """From the first loss at the top to the smallest at the bottom; a directory without curves is refused."""
+    with pytest.raises(ValueError, match="no loss curves"):
+        curves.picture(tmp_path)
+    for name, losses in (("first", (4.0, 2.0, 1.0)), ("second", (3.0, 3.0))):
+        rows = [json.dumps({"step": 20 * (i + 1), "loss": loss}) for i, loss in enumerate(losses)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+    image = ElementTree.fromstring(curves.picture(tmp_path))
+    lines = [element.get("points") for element in image.iter() if element.tag.endswith("polyline")]
+    assert lines == ["73.3,0.0 146.7,45.0 220.0,90.0", "110.0,0.0 220.0,0.0"]
