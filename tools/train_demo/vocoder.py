@@ -32,7 +32,7 @@ from tools.train_demo.weights import Params, initial
 SCALES = {r"conv_post": 0.01, r"kernels": 0.03, r"conv_pre": 0.1, r"up\.weight": 0.5}
 LATENT_NOISE = 0.15
 """Of the latents that the spectrograms come from: generated ones are never exact."""
-STEPS, BATCH, RATE = 200, 3, 1e-4
+STEPS, BATCH, RATE = 400, 3, 1e-5
 EXAMPLES = 24
 """Spectrograms that the first weights are fitted to."""
 
