@@ -146,13 +146,12 @@ def _build(found: Planned, chosen: set[str], jobs: int) -> str | None:
 
 
 def _closing_words(found: Planned, chosen: set[str], bundle: str | None, seconds: object) -> None:
-    plan = found.plan
+    plan, state = found.plan, "up to date" if found.plan.complete else "built"
     if bundle:
-        state = "up to date" if plan.complete else "built"
         say(f"{plan.recipe.name} {state} in {seconds} s: {bundle[:12]}")
         hint(f'ltx-run {plan.recipe.name} --prompt "..." -o out.mp4')
     elif chosen:
         say(f"{', '.join(sorted(chosen))} built in {seconds} s; the bundle is not published with --only")
     else:
-        say(f"{plan.recipe.name}: programs built in {seconds} s; without weights no bundle is published")
+        say(f"{plan.recipe.name}: programs {state} in {seconds} s; without weights no bundle is published")
         hint("pass --checkpoint FILE --text-encoder DIR to add the weights")

@@ -82,9 +82,9 @@ class BuildPlan:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to build."""
+        """Whether nothing is left to build; without a checkpoint, no program."""
         programs = all(isinstance(item.found, Hit) for item in self.programs.values())
-        return programs and all(isinstance(item.found, Hit) for item in self.weights.values())
+        return programs and not any(isinstance(item.found, Miss) for item in self.weights.values())
 
 
 def plan_build(
