@@ -43,11 +43,19 @@ GATE_ROWS = {"main_rows": (2, 5, 8), "cross_rows": (4,)}
 
 
 class Part(NamedTuple):
-    """The videos of one size that a step works on."""
+    """The videos of one size that a step works on.
+
+    Attributes:
+        size: In pixels.
+        captions: How many.
+        videos: Of each caption.
+        levels: Noise levels of a distilled schedule that it learns above all.
+    """
 
     size: tuple[int, int]
     captions: int
     videos: int
+    levels: tuple[float, ...]
 
 
 class Phase(NamedTuple):
@@ -59,9 +67,13 @@ class Phase(NamedTuple):
     parts: tuple[Part, ...]
 
 
+FIRST, SECOND = DISTILLED_STAGE_1[:-1], DISTILLED_STAGE_2[:-1]
+LARGE = Part(world.STAGE_2, 6, 2, SECOND)
 PHASES = (
-    Phase("diffusion_small", 2000, 1.5e-3, (Part(world.STAGE_1, 12, 2),)),
-    Phase("diffusion_both", 2500, 1e-3, (Part(world.STAGE_1, 6, 2), Part(world.STAGE_2, 6, 2))),
+    Phase("diffusion_small", 2000, 1.5e-3, (Part(world.STAGE_1, 12, 2, FIRST),)),
+    Phase("diffusion_both", 2500, 1e-3, (Part(world.STAGE_1, 6, 2, FIRST), LARGE)),
+    # The last three steps, in which shapes get their edges.
+    Phase("diffusion_edges", 1500, 7e-4, (Part(world.STAGE_1, 12, 2, SECOND), LARGE)),
 )
 
 
@@ -120,16 +132,14 @@ def _part(
     pick, match = jax.random.split(key)
     drawn = captions.draw(pick, part.captions, part.videos)
     text = contexts[0][drawn.caption], contexts[1][drawn.caption]
-    second = part.size == world.STAGE_2
-    latents = data.large if second else data.small, data.sound
-    return _matching(params, text, drawn, match, config, latents, part.size, second)
+    latents = data.large if part.size == world.STAGE_2 else data.small, data.sound
+    return _matching(params, text, drawn, match, config, latents, part)
 
 
-def _sigmas(key: Array, count: int, second: bool) -> Array:
-    """Noise levels `[count]`: often those of the distilled schedule, else anything."""
+def _sigmas(key: Array, count: int, levels: tuple[float, ...]) -> Array:
+    """Noise levels `[count]`: often one of these, else anything."""
     which, level, free = jax.random.split(key, 3)
-    schedule = jnp.asarray((DISTILLED_STAGE_2 if second else DISTILLED_STAGE_1)[:-1])
-    on = jax.random.choice(level, schedule, (count,))
+    on = jax.random.choice(level, jnp.asarray(levels), (count,))
     return jnp.where(
         jax.random.bernoulli(which, ON_SCHEDULE, (count,)),
         on,
@@ -144,8 +154,7 @@ def _matching(
     key: Array,
     config: ModelConfig,
     latents: tuple[Array, Array],
-    size: tuple[int, int],
-    second: bool,
+    part: Part,
 ) -> Array:
     """Mean squared error of the velocities of both modalities, tokens of given frames left out."""
     keys = jax.random.split(jax.random.fold_in(key, 1), 6)
@@ -158,9 +167,9 @@ def _matching(
     ]
     noise_video = jax.random.normal(keys[2], clean_video.shape)
     noise_audio = jax.random.normal(keys[3], clean_audio.shape)
-    sigma = _sigmas(keys[4], groups, second)
+    sigma = _sigmas(keys[4], groups, part.levels)
     left = 1.0 - jax.random.bernoulli(keys[5], GIVEN, (groups,))
-    grid = geometry(size)
+    grid = geometry(part.size)
     level = jnp.asarray(np.arange(grid.tokens) < grid.cells, jnp.int32)
     times = Timesteps(sigma, jnp.stack([sigma, sigma * left], axis=1), level)
     ropes = rope_tables(config.ltx.transformer, grid, jnp.float32)
