@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness import Timing, report
+
 from ltx_run import bundle, plan
 from ltx_run.fingerprint import native
 from ltxbuild.plan.tiling import tile_shapes, tiles
@@ -164,6 +166,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768)
     options = parser.parse_args()
     command = [str(Path(sys.executable).with_name("ltx-run"))]
+    timings: dict[str, Timing] = {}
+    peaks: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "bundle"
         write_bundle(root, options.frames, options.height, options.width)
@@ -174,10 +178,13 @@ def main() -> None:
                 out = f"{folder}/out/" if name == "frames" else f"{folder}/out.{name}"
                 seconds, peak = measured([*command, str(root), "-o", out, "--variant", str(frames), "-q"])
                 cells.append(f"{peak:8.0f} MB {seconds:5.1f} s")
+                timings[f"{frames} frames, {name}"] = Timing.of([seconds])
+                peaks[f"{frames} frames, {name}: peak, MB"] = round(peak)
             print(f"{frames:5} f", *(f"{cell:>18}" for cell in cells), flush=True)
     longest = max(tile.out_stop[0] - tile.out_start[0] for tile in tiles(99, 1, 1))
     pixels = longest * options.height * options.width * 3
     print(f"a tile of {longest} frames: {pixels * 4 / 1e6:.0f} MB in f32, {pixels * 2 / 1e6:.0f} MB in bf16")
+    report("decode_memory", timings, peaks)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("jax", "jaxlib", "numpy", "ltxbuild")
+PACKAGES = ("jax", "jaxlib", "numpy", "torch", "ltx-core", "ltxbuild")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Timing:
     fastest: float
     slowest: float
     runs: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Timing:
+        """Of several runs."""
+        return cls(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
 
 
 def alternate(
@@ -43,10 +48,7 @@ def alternate(
             subprocess.run(command, check=True, capture_output=True, env={**os.environ, **(env or {})})
             if round_:
                 seconds[name].append(time.perf_counter() - started)
-    return {
-        name: Timing(statistics.median(times), min(times), max(times), len(times))
-        for name, times in seconds.items()
-    }
+    return {name: Timing.of(times) for name, times in seconds.items()}
 
 
 def report(name: str, timings: Mapping[str, Timing], notes: Mapping[str, Any] | None = None) -> None:
@@ -68,14 +70,41 @@ def report(name: str, timings: Mapping[str, Timing], notes: Mapping[str, Any] | 
     path.write_text(json.dumps([*earlier, record], indent=1) + "\n", encoding="utf-8")
 
 
+def since_start() -> float:
+    """Seconds since this process was started."""
+    ticks = float(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    return uptime - ticks / os.sysconf("SC_CLK_TCK")
+
+
 def circumstances() -> dict[str, Any]:
     """What a figure depends on beside the code: machine, versions and commit."""
     return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
         "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: version(package) for package in PACKAGES if _installed(package)},
         "commit": _commit(),
     }
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it, and its widest instructions."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.machine()
+    fields = dict(line.split(":", 1) for line in info.read_text(encoding="utf-8").splitlines() if ":" in line)
+    told = {name.strip(): value.strip() for name, value in fields.items()}
+    flags = told.get("flags", "").split()
+    wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return ", ".join([platform.machine(), told.get("model name", "unknown"), *wide[-2:]])
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _commit() -> str:

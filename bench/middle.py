@@ -23,6 +23,7 @@ checkpoint: {{model: {model}, text_encoder: {gemma}}}
 target: {{platform: cpu}}
 pipeline: guided_one_stage
 steps: 2
+loop: stepwise
 guidance:
   video: {{cfg: 1, stg: 0, modality: 1}}
   audio: {{cfg: 1, stg: 0, modality: 1}}

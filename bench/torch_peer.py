@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import resource
 import sys
 import time
@@ -25,6 +24,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/e2e")]
 import av  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from harness import since_start  # noqa: E402
 from official import load_part  # noqa: E402
 from reference import Files, Reference, Size, noise  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -78,13 +78,6 @@ class Peer:
 
     def _stepped(self, *_: object) -> None:
         self.first_step = self.first_step or since_start()
-
-
-def since_start() -> float:
-    """Seconds since this process was started."""
-    ticks = float(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
-    uptime = float(Path("/proc/uptime").read_text().split()[0])
-    return uptime - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def write(path: Path, frames: Tensor, waveform: Tensor, fps: float) -> None:

@@ -22,7 +22,6 @@ ACCURACY = 2
 """Factor within which the estimate and XLA:CPU agree, in either direction."""
 BLOCK_QUERIES = 512
 """Queries that the blocked attention takes at once."""
-CONVOLUTIONS = frozenset({"upsampler", "video_encoder", "video_decoder"})
 F32_WEIGHTS = frozenset({"vocoder"})
 STRIDES = {"compress_time": (2, 1, 1), "compress_space": (1, 2, 2), "compress_all": (2, 2, 2)}
 """How the video VAE's samplers change frames, rows and columns."""
@@ -77,12 +76,11 @@ def temporary(
 
 
 def _copied(spec: ProgramSpec, case: _Case, weights: int) -> int:
-    """Weights that XLA:CPU copies as a whole: widened to f32, or turned round for a convolution."""
-    if case.platform != "cpu":
+    """Stacks of bf16 weights, which XLA:CPU widens as a whole; layers written out it copies one by one."""
+    scanned = case.platform == "cpu" and case.forms.layers == "scan"
+    if not scanned or case.item >= F32 or spec.kind in F32_WEIGHTS:
         return 0
-    if case.item < F32 and spec.kind not in F32_WEIGHTS:
-        return weights * F32 // case.item
-    return weights if spec.kind in CONVOLUTIONS else 0
+    return weights * F32 // case.item
 
 
 def _denoise(case: _Case) -> int:

@@ -166,8 +166,11 @@ class Programs:
         started = time.perf_counter()
         with phase("run", name):
             results = loaded.call(values, spent)
-        report.run_seconds += time.perf_counter() - started
+        took = time.perf_counter() - started
+        report.run_seconds += took
+        report.fastest_seconds = min(report.fastest_seconds or took, took)
         report.calls += 1
+        report.first_done = report.first_done or time.time()
         report.peak_bytes = max(report.peak_bytes, memory.peak())
         return results
 

@@ -32,6 +32,8 @@ class ProgramReport(msgspec.Struct):
         load_seconds: Verifying, loading and mapping, most of it beside other work.
         wait_seconds: What of both the run had to wait for.
         run_seconds: Executing.
+        fastest_seconds: The fastest call.
+        first_done: When its first call was done, in seconds since 1970.
         peak_bytes: Peak memory of the process while it was loaded and ran, mapped weights included.
         memory: Bytes per device, from the compiler.
         flops: Floating-point operations of one call, from the compiler.
@@ -45,6 +47,8 @@ class ProgramReport(msgspec.Struct):
     load_seconds: float = 0.0
     wait_seconds: float = 0.0
     run_seconds: float = 0.0
+    fastest_seconds: float = 0.0
+    first_done: float = 0.0
     peak_bytes: int = 0
 
 

@@ -14,6 +14,7 @@ from ltx_cache.blobref import BlobRef
 from ltx_cache.store import Store
 from ltx_run.bundle import Bundle, blobs, encode
 from ltx_run.lookup import MANIFEST
+from ltxbuild.targets.cpu import Cpu
 
 pytestmark = pytest.mark.xdist_group("e2e")
 LATENTS = {"latent.stage1.video": (1, 128, 3, 4, 6), "latent.stage1.audio": (1, 8, 18, 16)}
@@ -47,7 +48,7 @@ def test_what_is_carried_is_what_was_compiled(
     ours, theirs = (system.manifest(name)["programs"] for name in (portable, one_stage))
     for name, program in ours.items():
         assert program["executable"] == theirs[name]["executable"]
-        assert program["portable"]["flags"] == {"xla_allow_excess_precision": False}
+        assert program["portable"]["flags"] == dict(Cpu.flags)
         assert theirs[name].get("portable") is None
 
     given = {
