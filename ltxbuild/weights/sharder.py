@@ -9,11 +9,12 @@ done again. Where LoRAs are merged all files are written side by side: merging t
 from __future__ import annotations
 
 import itertools
-import math
 import mmap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,13 @@ from numpy.typing import NDArray
 from ltx_cache.blobref import BlobRef
 from ltx_cache.key import Factor, Key
 from ltx_cache.store import Hit, Store
-from ltx_run.distribution import index_of, part_of
-from ltx_run.safetensors import ALIGNMENT, SafetensorsFile, header_bytes
+from ltx_cache.writer import BlobWriter
+from ltx_run.safetensors import SafetensorsFile
 from ltxbuild.model.params import ParamSpec, ParamTable
-from ltxbuild.plan.profiles import device_count, partition
-from ltxbuild.precision import ITEMSIZE, storage_dtype
+from ltxbuild.precision import storage_dtype
 from ltxbuild.weights.delta import Delta, delta, merged
 from ltxbuild.weights.lora import Lora
+from ltxbuild.weights.shard_plan import ShardPlan, shard_plans
 
 Array = NDArray[Any]
 
@@ -38,59 +39,11 @@ TOGETHER = 2
 
 
 @dataclass(frozen=True, slots=True)
-class ShardPlan:
-    """What one output file holds: each parameter with the part of it that goes there."""
-
-    params: tuple[tuple[ParamSpec, tuple[slice, ...]], ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the parameters, in the order of the file."""
-        return tuple(spec.name for spec, _ in self.params)
-
-    def header(self, precision: str) -> bytes:
-        """The safetensors header of the file."""
-        return header_bytes(
-            ((spec.name, storage_dtype(spec, precision), _extent(slices)) for spec, slices in self.params), {}
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class ShardedWeights:
     """Result of sharding one component."""
 
     shared: BlobRef | None
     ranks: tuple[BlobRef, ...]
-
-
-def shard_plans(
-    table: ParamTable, rules: Mapping[str, str], mesh: Mapping[str, int], precision: str
-) -> tuple[ShardPlan, tuple[ShardPlan, ...]]:
-    """Content of the shared file and of each rank's file.
-
-    Parameters whose bytes are a multiple of the alignment come first, so that all of those are aligned.
-    """
-    whole: list[ParamSpec] = []
-    split: list[ParamSpec] = []
-    for spec in table:
-        (split if any(partition(spec, rules)) else whole).append(spec)
-
-    def plan(specs: list[ParamSpec], rank: int) -> ShardPlan:
-        parts = [(spec, index_of(part_of(spec.shape, partition(spec, rules), mesh, rank))) for spec in specs]
-        parts.sort(key=lambda part: _bytes(part, precision) % ALIGNMENT != 0)
-        return ShardPlan(tuple(parts))
-
-    ranks = range(device_count(mesh)) if split else range(0)
-    return plan(whole, 0), tuple(plan(split, rank) for rank in ranks)
-
-
-def _extent(slices: tuple[slice, ...]) -> tuple[int, ...]:
-    return tuple(s.stop - s.start for s in slices)
-
-
-def _bytes(part: tuple[ParamSpec, tuple[slice, ...]], precision: str) -> int:
-    spec, slices = part
-    return math.prod(_extent(slices)) * ITEMSIZE[storage_dtype(spec, precision)]
 
 
 def shard(
@@ -175,22 +128,28 @@ def _groups(plans: Sequence[ShardPlan], done: Collection[int], together: int) ->
 def _write(
     plans: Sequence[ShardPlan], sources: _Sources, store: Store, progress: Callable[[int], None]
 ) -> list[BlobRef]:
-    """Write files that hold parts of the same tensors, tensor by tensor."""
+    """Write files that hold parts of the same tensors, tensor by tensor, each in a thread of its own."""
     precision = sources.precision
     with ExitStack() as stack:
         writers = [stack.enter_context(store.writer()) for _ in plans]
+        threads = stack.enter_context(ThreadPoolExecutor(TOGETHER))  # they end before the writers do
         for writer, plan in zip(writers, plans, strict=True):
             writer.write(plan.header(precision))
         for index, (spec, _) in enumerate(plans[0].params):
+            cuts = [plan.params[index][1][spec.stacked :] for plan in plans]
             for whole in sources.layers(spec):
-                for writer, plan in zip(writers, plans, strict=True):
-                    slices = plan.params[index][1]
-                    part = rounded(whole[slices[1:] if spec.stacked else slices], spec, precision)
-                    own = part.flags.owndata  # else its pages, hashed later, would come back and stay
-                    writer.write(part.reshape(-1).view(np.uint8).data, given=own)
-                    progress(part.nbytes)
-                del whole, part  # else they would live on while the next one is merged
+                append = partial(_append, whole, spec, precision)
+                for written in threads.map(append, cuts, writers):
+                    progress(written)
+                del whole, append  # else the tensor would live on while the next one is merged
         return [writer.commit() for writer in writers]
+
+
+def _append(whole: Array, spec: ParamSpec, precision: str, cut: tuple[slice, ...], writer: BlobWriter) -> int:
+    """Write a part of a tensor; returns its bytes."""
+    part = rounded(whole[cut], spec, precision)
+    own = part.flags.owndata  # else its pages, hashed later, would come back and stay
+    return writer.write(part.reshape(-1).view(np.uint8).data, given=own)
 
 
 class _Sources:
