@@ -169,14 +169,22 @@ def codes() -> video_vae.Codes:
 
 def test_codes_hold_the_coarse_picture(codes: video_vae.Codes) -> None:
     """All but a twentieth, at both sizes; and a video's first code is that of its first frame alone."""
-    for size in (world.STAGE_1, world.STAGE_2):
-        clip = jax.jit(partial(world.frames, height=size[0], width=size[1]))(
-            world.Scene(3, 2, 1, np.asarray([0.03, 0.02], np.float32))
+    scene = world.Scene(3, 2, 1, np.asarray([0.03, 0.02], np.float32))
+
+    @partial(jax.jit, static_argnums=0)
+    def drawn(size: tuple[int, int]) -> tuple[jax.Array, ...]:
+        clip = world.frames(scene, *size)
+        return (
+            video_vae.coarse(clip),
+            video_vae.model_code(clip, codes),
+            video_vae.model_code(clip[:1], codes),
         )
-        code, wanted = video_vae.model_code(clip, codes), video_vae.coarse(clip)
-        found = jnp.moveaxis(code[0], 0, -1) @ codes.components + codes.mean
-        assert jnp.mean((found - wanted) ** 2) < 0.05 * jnp.mean((wanted - codes.mean) ** 2)
-        np.testing.assert_allclose(video_vae.model_code(clip[:1], codes), code[:, :, :1], atol=1e-5)
+
+    for size in (world.STAGE_1, world.STAGE_2):
+        wanted, code, first = (np.asarray(x) for x in drawn(size))
+        found = np.moveaxis(code[0], 0, -1) @ codes.components + codes.mean
+        assert np.mean((found - wanted) ** 2) < 0.05 * np.mean((wanted - codes.mean) ** 2)
+        np.testing.assert_allclose(first, code[:, :, :1], atol=1e-5)
 
 
 def test_every_caption_has_marks_of_its_own() -> None:
