@@ -34,7 +34,7 @@ from ltxbuild.programs import traceable
 from ltxbuild.synthetic.shipped import shipped
 from ltxbuild.targets.cpu import Cpu
 
-FORMS = Forms("unroll", "plain", (), "products")
+FORMS = Forms("unroll", "blocked", (), "products")
 PRECISION, ITEM = "bfloat16", 2
 HEADS, HEAD_DIM, AUDIO_HEAD_DIM, DECODER_WIDTH = 16, 64, 32, 32
 STAGE = {"frames": 4, "height": 8, "width": 16, "audio": 26, "fps": 24.0, "length": 256, "steps": 1}

@@ -22,8 +22,8 @@ AttentionKind = Literal["plain", "blocked", "cudnn"] | Blocks
 
 FLOOR = -1e38
 """Below every score, and finite: accelerators differ in what they make of infinities."""
-BLOCK_QUERIES = 512
-"""Queries per block of the blocked attention: bounds the score matrix to `[B, H, 512, S]`."""
+BLOCK_QUERIES = 128
+"""Queries per block of the blocked attention: bounds the score matrix to `[B, H, 128, S]`."""
 FEW_SCORES = 1 << 20
 """Scores per head below which no kernel is worth its start: 126 audio tokens and 1024 of text."""
 

@@ -20,7 +20,7 @@ from ltxbuild.plan.programspec import Forms, ProgramSpec
 
 ACCURACY = 2
 """Factor within which the estimate and XLA:CPU agree, in either direction."""
-BLOCK_QUERIES = 512
+BLOCK_QUERIES = 128
 """Queries that the blocked attention takes at once."""
 F32_WEIGHTS = frozenset({"vocoder"})
 STRIDES = {"compress_time": (2, 1, 1), "compress_space": (1, 2, 2), "compress_all": (2, 2, 2)}

@@ -16,6 +16,8 @@ from ltxbuild.recipe import Recipe
 
 SCORES_LIMIT = 1 << 30
 """Bytes of attention scores on a device above which `attention: auto` goes through the queries in blocks."""
+CACHE_LIMIT = 1 << 25
+"""The same on CPUs, where scores that caches don't hold make a step up to twice as long."""
 FLASH_LIMIT = 1 << 24
 """The same above which it takes the platform's kernel: scores that caches don't hold."""
 KERNELS: Mapping[str, Literal["pallas", "cudnn"]] = MappingProxyType({"tpu": "pallas", "cuda": "cudnn"})
@@ -64,7 +66,8 @@ def _attention(
         return recipe.attention
     if placement.platform == "neuron":  # blocks of queries would be a loop
         return "plain"
-    return "blocked" if scores > SCORES_LIMIT else "plain"
+    limit = CACHE_LIMIT if placement.platform == "cpu" else SCORES_LIMIT
+    return "blocked" if scores > limit else "plain"
 
 
 def tiling(recipe: Recipe) -> Literal["official", "equal"]:
