@@ -28,13 +28,13 @@ from ltxbuild.compiler.lower import lower
 from ltxbuild.components import COMPONENTS, ModelConfig
 from ltxbuild.model.config import GemmaConfig, LtxConfig
 from ltxbuild.plan.activations import temporary
+from ltxbuild.plan.forms import CACHE_LIMIT
 from ltxbuild.plan.placement import Placement
 from ltxbuild.plan.programspec import Forms, ProgramSpec
 from ltxbuild.programs import traceable
 from ltxbuild.synthetic.shipped import shipped
 from ltxbuild.targets.cpu import Cpu
 
-FORMS = Forms("unroll", "blocked", (), "products")
 PRECISION, ITEM = "bfloat16", 2
 HEADS, HEAD_DIM, AUDIO_HEAD_DIM, DECODER_WIDTH = 16, 64, 32, 32
 STAGE = {"frames": 4, "height": 8, "width": 16, "audio": 26, "fps": 24.0, "length": 256, "steps": 1}
@@ -103,8 +103,8 @@ def measured(point: Point, runs: int) -> dict[str, float]:
     config, component = configuration(point.blocks), point.kind.replace("denoise", "transformer")
     spec = ProgramSpec(point.kind, point.kind, component, tuple(point.geometry.items()))
     table = COMPONENTS[component].table(config)
-    placement = Placement("cpu", {}, {}, {}, dict(Cpu.flags))
-    program = traceable(spec, config, PRECISION, FORMS)
+    placement, forms = Placement("cpu", {}, {}, {}, dict(Cpu.flags)), _forms(point)
+    program = traceable(spec, config, PRECISION, forms)
     lowered = lower(program, table, {}, {}, jax.devices()[:1], PRECISION, unroll=True)
     compiled = lowered.module.compile(compiler_options=dict(Cpu.flags))
     weights = sum(int(np.prod(one.shape)) * ITEM for one in table)
@@ -114,10 +114,18 @@ def measured(point: Point, runs: int) -> dict[str, float]:
         "size": point.size,
         "seconds": _seconds(compiled, lowered.inputs, runs),
         "memory": told.temp_size_in_bytes + told.output_size_in_bytes,
-        "memory, estimated": temporary(spec, config, placement, FORMS, ITEM, weights),
+        "memory, estimated": temporary(spec, config, placement, forms, ITEM, weights),
         "operations": lowered.flops,
         "operations, compiler's": cost["flops"],
     }
+
+
+def _forms(point: Point) -> Forms:
+    """The forms that a build for CPUs chooses."""
+    sizes, passes = point.geometry, point.size if "batched" in point.geometry else 1
+    tokens = sizes["frames"] * sizes["height"] * sizes["width"]
+    scores = 4 * HEADS * passes * tokens * max(tokens, STAGE["length"])
+    return Forms("unroll", "blocked" if scores > CACHE_LIMIT else "plain", (), "products")
 
 
 def _seconds(compiled: Any, inputs: Sequence[Any], runs: int) -> float:
