@@ -180,7 +180,8 @@ def _products(params: Params, weight: Array, x: Array) -> Array:
         )
         return _finish(params, sum(shifted, jnp.zeros((), jnp.float32)), x)
 
-    return lax.map(frame, jnp.arange(x.shape[0] - depth + 1))
+    made: Array = lax.map(frame, jnp.arange(x.shape[0] - depth + 1))
+    return made
 
 
 def _shift(x: Array, down: int, right: int) -> Array:
