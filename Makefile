@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := ltxbuild runtime cache tests bench
+SOURCES := ltxbuild runtime cache tests bench tools
 
 .PHONY: demo test test-all lint bench clean
 
@@ -18,12 +18,13 @@ $(VENV)/.test: pyproject.toml $(VENV)/.build
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps ltx-core==1.0.0
 	@touch $@
 
-# A video with sound from nothing: tiny checkpoint, compile, generate.
+# Videos with sound from the small trained model in demo_model/: compile, then generate.
 demo: $(VENV)/.build
-	$(BIN)/ltxbuild make-tiny-checkpoint demo/checkpoint
-	$(BIN)/ltxbuild compile recipes/cpu_tiny.yaml
-	$(BIN)/ltx-run cpu-tiny --prompt "a red ball rolls to the left while a tone rises" -o demo/out.mp4
-	@echo "the video is at $(CURDIR)/demo/out.mp4"
+	@mkdir -p demo
+	$(BIN)/ltxbuild compile recipes/demo_two_stage.yaml
+	$(BIN)/ltx-run demo-two-stage --prompts recipes/demo_prompts.jsonl -o demo/
+	@echo "Look and listen: demo/yellow-triangle.mp4 is a yellow triangle that moves right while the tone rises, and"
+	@echo "each of the other three what its prompt in recipes/demo_prompts.jsonl says. The PNGs show their frames."
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(SOURCES)
