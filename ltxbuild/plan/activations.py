@@ -22,6 +22,9 @@ ACCURACY = 2
 """Factor within which the estimate and XLA:CPU agree, in either direction."""
 BLOCK_QUERIES = 128
 """Queries that the blocked attention takes at once."""
+CONVOLUTIONS = frozenset({"upsampler", "video_encoder", "video_decoder"})
+LARGEST = 4
+"""Part of such a program's weights that its largest convolutions hold, at most: one in so many."""
 F32_WEIGHTS = frozenset({"vocoder"})
 STRIDES = {"compress_time": (2, 1, 1), "compress_space": (1, 2, 2), "compress_all": (2, 2, 2)}
 """How the video VAE's samplers change frames, rows and columns."""
@@ -76,11 +79,15 @@ def temporary(
 
 
 def _copied(spec: ProgramSpec, case: _Case, weights: int) -> int:
-    """Stacks of bf16 weights, which XLA:CPU widens as a whole; layers written out it copies one by one."""
-    scanned = case.platform == "cpu" and case.forms.layers == "scan"
-    if not scanned or case.item >= F32 or spec.kind in F32_WEIGHTS:
+    """Weights that XLA:CPU copies: stacks of bf16, widened as a whole, and those of a convolution, turned round.
+
+    Layers written out it copies one by one.
+    """
+    if case.platform != "cpu" or spec.kind in F32_WEIGHTS:
         return 0
-    return weights * F32 // case.item
+    if spec.kind in CONVOLUTIONS and case.forms.convolution == "taps":
+        return weights // LARGEST
+    return weights * F32 // case.item if case.forms.layers == "scan" and case.item < F32 else 0
 
 
 def _denoise(case: _Case) -> int:
