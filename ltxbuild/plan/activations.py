@@ -79,7 +79,7 @@ def temporary(
 
 
 def _copied(spec: ProgramSpec, case: _Case, weights: int) -> int:
-    """Weights that XLA:CPU copies: stacks of bf16, widened as a whole, and those of a convolution, turned round.
+    """Weights that XLA:CPU copies: stacks of bf16, widened as a whole, and a convolution's, turned round.
 
     Layers written out it copies one by one.
     """
