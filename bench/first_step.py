@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from generation import BIN, PROMPT, build, prepared
+from generation import BIN, PROMPT, Subject, add_options, build, manifest, prepared
 from harness import Timing, report
 
 STATES = ("cached", "on disk")
@@ -29,28 +29,17 @@ CHUNK = 16 << 20
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--checkpoint", choices=("tiny", "middle"), default="tiny")
-    parser.add_argument("--folder", type=Path, help="where the checkpoint is, or is made")
-    parser.add_argument("--home", type=Path, help="cache to build in (default: a temporary one)")
-    parser.add_argument("--rounds", type=int, default=3)
+    add_options(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         subject = prepared(options.checkpoint, options.folder, options.home, Path(folder))
         bundle = build(subject, "bfloat16")
-        files = _files(bundle, subject.env)
-        command = [
-            str(BIN / "ltx-run"),
-            bundle,
-            "--prompt",
-            PROMPT,
-            "--json",
-            "-q",
-            "-o",
-            f"{folder}/sound.wav",
-        ]
+        files = _files(subject, bundle)
+        command = [str(BIN / "ltx-run"), bundle, "--prompt", PROMPT, "--json", "-q"]
+        command += ["-o", f"{folder}/sound.wav"]
+        notes: dict[str, Any] = {"bytes": sum(path.stat().st_size for path in files)}
         seconds = _measured(command, files, subject.env, options.rounds)
     timings = {label: Timing.of(values) for label, values in seconds.items()}
-    notes: dict[str, Any] = {"bytes": sum(path.stat().st_size for path in files)}
     for state in STATES:
         ratio = timings[f"starting, {state}"].median / timings[f"reading, {state}"].median
         notes[f"starting / reading, {state}"] = round(ratio, 2)
@@ -84,15 +73,11 @@ def _first_step(command: Sequence[str], env: Mapping[str, str]) -> tuple[float, 
     return program["first_done"] - started, program["fastest_seconds"]
 
 
-def _files(bundle: str, env: Mapping[str, str]) -> list[Path]:
+def _files(subject: Subject, bundle: str) -> list[Path]:
     """The transformer's weights."""
-    command = [str(BIN / "ltxbuild"), "show", bundle, "--json"]
-    shown = json.loads(
-        subprocess.run(command, check=True, capture_output=True, text=True, env=dict(env)).stdout
-    )
-    record = shown["weights"]["transformer"]
+    record = manifest(subject, bundle)["weights"]["transformer"]
     blobs = [*record["ranks"], *([record["shared"]] if record["shared"] else [])]
-    home = Path(env["LTX_HOME"])
+    home = Path(subject.env["LTX_HOME"])
     return [next(home.glob(f"blobs/*/{blob['sha256']}")) for blob in blobs]
 
 

@@ -80,10 +80,7 @@ class Subject:
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--checkpoint", choices=("tiny", "middle"), default="tiny")
-    parser.add_argument("--folder", type=Path, help="where the checkpoint is, or is made")
-    parser.add_argument("--home", type=Path, help="cache to build in (default: a temporary one)")
-    parser.add_argument("--rounds", type=int, default=3)
+    add_options(parser)
     parser.add_argument("--subjects", nargs="*", choices=SUBJECTS, default=list(SUBJECTS))
     parser.add_argument("--kept", type=Path, help="file of figures, taken up and added to")
     options = parser.parse_args()
@@ -98,6 +95,14 @@ def main() -> None:
                 _keep(options.kept, name, figures)
                 print(name, {k: round(v, 2) for k, v in figures.items()}, file=sys.stderr, flush=True)
         _report(f"generation_{options.checkpoint}", runs)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say what is generated, and how often."""
+    parser.add_argument("--checkpoint", choices=("tiny", "middle"), default="tiny")
+    parser.add_argument("--folder", type=Path, help="where the checkpoint is, or is made")
+    parser.add_argument("--home", type=Path, help="cache to build in (default: a temporary one)")
+    parser.add_argument("--rounds", type=int, default=3)
 
 
 def prepared(checkpoint: str, folder: Path | None, home: Path | None, scratch: Path) -> Subject:
@@ -123,7 +128,7 @@ def _recipes(checkpoint: str, folder: Path, scratch: Path) -> Mapping[str, Path]
 
 def _commands(subject: Subject, names: Sequence[str]) -> dict[str, list[str]]:
     video = str(subject.scratch / "video.mp4")
-    variant = _variant(subject, build(subject, "bfloat16"))
+    variant = manifest(subject, build(subject, "bfloat16"))["variants"]["default"]
     sigmas = next(step["values"] for step in variant["plan"] if step["out"] == ["sigmas.stage1"])
     size = [str(variant[name]) for name in ("height", "width", "frames")]
     torch = [sys.executable, str(BENCH / "torch_peer.py"), str(subject.folder), "--size", *size]
@@ -144,9 +149,9 @@ def build(subject: Subject, precision: str) -> str:
     return next(line.split()[1] for line in text.splitlines() if line.startswith("name:"))
 
 
-def _variant(subject: Subject, bundle: str) -> Any:
-    shown = _told([str(BIN / "ltxbuild"), "show", bundle, "--json"], subject.env)
-    return json.loads(shown)["variants"]["default"]
+def manifest(subject: Subject, bundle: str) -> Any:
+    """The manifest of one of the bundles."""
+    return json.loads(_told([str(BIN / "ltxbuild"), "show", bundle, "--json"], subject.env))
 
 
 def _told(command: Sequence[str], env: Mapping[str, str]) -> str:

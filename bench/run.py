@@ -22,7 +22,7 @@ BENCHMARKS: tuple[tuple[str, ...], ...] = (
     ("generation", "--checkpoint", "middle", "--folder", str(HERE.parent / "demo/middle")),
     ("first_step", "--checkpoint", "middle", "--folder", str(HERE.parent / "demo/middle")),
     ("growth",),
-    ("cross_compile",),
+    ("cross_compile", str(HERE.parent / "recipes/v6e8_two_stage.yaml")),
 )
 """Scripts with their arguments; the other files here are parts of them."""
 
