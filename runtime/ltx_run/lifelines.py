@@ -42,6 +42,7 @@ class Lifelines:
         self._complain = complain
         self._word = ""
         self._leaving = False
+        self._ending = False
         self._lock = threading.Lock()
         for number, end in ends.items():
             threading.Thread(target=self._listen, args=(number, end), name="lifeline", daemon=True).start()
@@ -58,14 +59,31 @@ class Lifelines:
             if self._leaving or self.lost.is_set():
                 return
             self._word = word
+            if not self._ending:
+                _thread.interrupt_main()
             self.lost.set()
         self._tell(word)
-        _thread.interrupt_main()
         threading.Timer(GRACE, self._give_up).start()
 
     def _give_up(self) -> None:
         self._complain(self.verdict())
         os._exit(PeerLost.exit_code)
+
+    def end(self, seconds: float) -> bool:
+        """Stop of the main thread's own accord: from now on it is told by `lost` alone, not interrupted.
+
+        Args:
+            seconds: How long to wait for the word that another process is gone.
+
+        Returns:
+            Whether one is.
+
+        Raises:
+            KeyboardInterrupt: The word came just before, and with it the interrupt.
+        """
+        with self._lock:
+            self._ending = True
+        return self.lost.wait(seconds)
 
     def verdict(self) -> PeerLost:
         """What to tell the user once `lost` is set."""

@@ -53,9 +53,10 @@ def joined(place: Place, *, quiet: bool) -> Iterator[Peers]:
         yield Peers(place.process, place.processes, client)
         client.wait_at_barrier("ltx-run/end", _DAY)
     except BaseException as error:
-        if isinstance(error, ProgramFailed):
-            lines.lost.wait(_SOON)
-        lost = lines.lost.is_set()
+        try:
+            lost = lines.end(_SOON if isinstance(error, ProgramFailed) else 0.0)
+        except KeyboardInterrupt:
+            lost = lines.end(0.0)
         atexit.register(_leave_now, 1 if lost else _exit_code(error))
         if lost:
             raise lines.verdict() from None
