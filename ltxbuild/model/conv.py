@@ -20,17 +20,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ltxbuild.model.forms import Convolution
 from ltxbuild.model.params import Layout, ParamSpec, ParamTable
 
 Params = Mapping[str, Any]
 Channels = int | tuple[int, ...]
 Padding2d = tuple[tuple[int, int], tuple[int, int]]
-Form = Literal["taps", "direct", "products"]
 
 
 def conv2d(
@@ -105,7 +105,7 @@ def convolve2d(params: Params, x: Array, padding: Padding2d = ((1, 1), (1, 1))) 
     return _finish(params, _tap(x, weight.reshape(*weight.shape[:3], -1), padding), x)
 
 
-def convolve3d(params: Params, x: Array, form: Form = "taps") -> Array:
+def convolve3d(params: Params, x: Array, form: Convolution = "taps") -> Array:
     """Convolve a video with stride 1, zeros around each frame, no padding in time (the caller pads).
 
     Args:

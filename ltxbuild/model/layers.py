@@ -15,6 +15,7 @@ from jax import Array, lax
 
 from ltxbuild.model import flash
 from ltxbuild.model.flash import Blocks
+from ltxbuild.model.forms import BLOCK_QUERIES
 
 Params = Mapping[str, Any]
 Carry = TypeVar("Carry")
@@ -22,8 +23,6 @@ AttentionKind = Literal["plain", "blocked", "cudnn"] | Blocks
 
 FLOOR = -1e38
 """Below every score, and finite: accelerators differ in what they make of infinities."""
-BLOCK_QUERIES = 128
-"""Queries per block of the blocked attention: bounds the score matrix to `[B, H, 128, S]`."""
 FEW_SCORES = 1 << 20
 """Scores per head below which no kernel is worth its start: 126 audio tokens and 1024 of text."""
 

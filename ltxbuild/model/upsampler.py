@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ltxbuild.model.config import UpsamplerConfig
-from ltxbuild.model.conv import Form, conv2d, conv3d, convolve2d, convolve3d, depth_to_space
+from ltxbuild.model.conv import conv2d, conv3d, convolve2d, convolve3d, depth_to_space
+from ltxbuild.model.forms import Convolution
 from ltxbuild.model.layers import run_layers, silu
 from ltxbuild.model.params import Layout, ParamSpec, ParamTable, prefixed, stack, vector
 from ltxbuild.model.video_vae import Convolve, denormalize, from_video, normalize, statistics, to_video
@@ -79,7 +80,7 @@ def _residual_stage(name: str, key: str, layers: int, channels: int) -> ParamTab
     return prefixed(f"{name}.blocks", stack(tables))
 
 
-def upsample(params: Params, latent: Array, config: UpsamplerConfig, form: Form = "taps") -> Array:
+def upsample(params: Params, latent: Array, config: UpsamplerConfig, form: Convolution = "taps") -> Array:
     """Upsample a normalised latent.
 
     Args:
@@ -136,7 +137,7 @@ def _residual(x: Array, params: Params, conv: Convolve) -> Array:
     return silu(x + _group_norm(params["norm2"], conv(params["conv2"], inner)))
 
 
-def _convolve(params: Params, x: Array, *, form: Form) -> Array:
+def _convolve(params: Params, x: Array, *, form: Convolution) -> Array:
     """3x3x3 convolution of `[T, H, W, C]` with zeros around it in time and space."""
     return convolve3d(params, jnp.pad(x, ((1, 1), (0, 0), (0, 0), (0, 0))), form)
 

@@ -10,7 +10,8 @@ from typing import Any
 from jax import Array
 
 from ltxbuild.model.config import VideoVaeConfig
-from ltxbuild.model.conv import Form, conv3d, depth_to_space
+from ltxbuild.model.conv import conv3d, depth_to_space
+from ltxbuild.model.forms import Convolution
 from ltxbuild.model.params import ParamTable
 from ltxbuild.model.video_vae import (
     CENTRED,
@@ -75,7 +76,7 @@ def _stage_params(stage: Stage) -> ParamTable:
     return conv3d(f"{stage.name}.conv", f"{stage.key}.conv.conv", split, stage.inputs)
 
 
-def decode(params: Params, latent: Array, config: VideoVaeConfig, form: Form = "taps") -> Array:
+def decode(params: Params, latent: Array, config: VideoVaeConfig, form: Convolution = "taps") -> Array:
     """Decode a latent, or a tile of one.
 
     Args:

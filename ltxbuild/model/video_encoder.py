@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from ltxbuild.model.config import VideoVaeConfig
-from ltxbuild.model.conv import Form, conv3d
+from ltxbuild.model.conv import conv3d
+from ltxbuild.model.forms import Convolution
 from ltxbuild.model.params import ParamTable
 from ltxbuild.model.video_vae import (
     CAUSAL,
@@ -72,7 +73,7 @@ def _stage_params(stage: Stage) -> ParamTable:
     return conv3d(f"{stage.name}.conv", f"{stage.key}.conv.conv", outputs, stage.inputs)
 
 
-def encode(params: Params, frames: Array, config: VideoVaeConfig, form: Form = "taps") -> Array:
+def encode(params: Params, frames: Array, config: VideoVaeConfig, form: Convolution = "taps") -> Array:
     """Encode frames to the normalised means of their latents.
 
     Args:

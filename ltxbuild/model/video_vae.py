@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ltxbuild.model.conv import Form, conv3d, convolve3d, replicate_frames
+from ltxbuild.model.conv import conv3d, convolve3d, replicate_frames
+from ltxbuild.model.forms import Convolution
 from ltxbuild.model.layers import run_layers, silu
 from ltxbuild.model.params import ParamTable, prefixed, stack, vector
 
@@ -108,7 +109,7 @@ def activate(x: Array) -> Array:
     return silu(pixel_norm(x))
 
 
-def convolve(params: Params, x: Array, *, padding: TimePadding, form: Form) -> Array:
+def convolve(params: Params, x: Array, *, padding: TimePadding, form: Convolution) -> Array:
     """3x3x3 convolution `[T, H, W, in]` to `[T, H, W, out]`: end frames repeated, zeros around each frame."""
     return convolve3d(params, replicate_frames(x, *padding), form)
 

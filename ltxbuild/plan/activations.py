@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 
 from ltxbuild.components import ModelConfig
 from ltxbuild.model.config import GeneratorConfig
+from ltxbuild.model.forms import BLOCK_QUERIES
 from ltxbuild.plan.arguments import F32, table_numbers
 from ltxbuild.plan.placement import Placement
 from ltxbuild.plan.programspec import Forms, ProgramSpec
 
 ACCURACY = 2
 """Factor within which the estimate and XLA:CPU agree, in either direction."""
-BLOCK_QUERIES = 128
-"""Queries that the blocked attention takes at once."""
 CONVOLUTIONS = frozenset({"upsampler", "video_encoder", "video_decoder"})
 LARGEST = 4
 """Part of such a program's weights that its largest convolutions hold, at most: one in so many."""

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from ltxbuild.components import ModelConfig
+from ltxbuild.model.forms import Attention, Convolution, Layers
 from ltxbuild.plan.placement import Placement
 from ltxbuild.plan.programspec import Forms, ProgramSpec
 from ltxbuild.recipe import Recipe
@@ -31,7 +32,7 @@ def choose(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Pl
     return Forms(_layers(spec, recipe, placement), attention, blocks, _convolution(recipe, placement))
 
 
-def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement) -> Literal["scan", "unroll"]:
+def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement) -> Layers:
     """Written out on CPUs: XLA:CPU widens a whole stack of bf16 weights at once, a layer's own where it lies.
 
     CUDA likes the vocoder's convolutions written out. On TPU each convolution costs the compiler much, so
@@ -44,7 +45,7 @@ def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement) -> Literal[
     return "unroll" if spec.kind == "vocoder" and placement.platform == "cuda" else "scan"
 
 
-def _convolution(recipe: Recipe, placement: Placement) -> Literal["taps", "direct", "products"]:
+def _convolution(recipe: Recipe, placement: Placement) -> Convolution:
     """The compiler for TPU needs 18 seconds for one 3-D convolution and 108 for its sum of three 2-D ones.
 
     XLA:CPU computes with bf16 in matrix products alone, at up to twice the rate of f32.
@@ -54,9 +55,7 @@ def _convolution(recipe: Recipe, placement: Placement) -> Literal["taps", "direc
     return "direct" if placement.platform == "tpu" else "taps"
 
 
-def _attention(
-    spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Placement
-) -> Literal["plain", "blocked", "pallas", "cudnn"]:
+def _attention(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Placement) -> Attention:
     scores = score_bytes(spec, recipe, config) // placement.devices
     kernel = KERNELS.get(placement.platform) if spec.component in ("transformer", "connectors") else None
     wanted = recipe.attention == "flash" or (recipe.attention == "auto" and scores > FLASH_LIMIT)

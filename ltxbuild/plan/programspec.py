@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
+
+from ltxbuild.model.forms import Attention, Convolution, Layers
 
 Size = int | float | tuple[int, ...]
 Geometry = tuple[tuple[str, Size], ...]
@@ -49,16 +51,16 @@ class Forms:
     """How a program is written.
 
     Attributes:
-        layers: `scan` over stacked weights, or `unroll`: written out, one input per layer and weight.
-        attention: See `model.layers.attention`; `pallas` is the TPU kernel.
-        blocks: Of that kernel, see `model.flash.Blocks`; empty for others.
-        convolution: See `model.conv.convolve3d`.
+        layers: Of the layers of a component.
+        attention: Of attention.
+        blocks: Of the kernel `pallas`, see `model.flash.Blocks`; empty for others.
+        convolution: Of 3-D convolutions.
     """
 
-    layers: Literal["scan", "unroll"] = "scan"
-    attention: Literal["plain", "blocked", "pallas", "cudnn"] = "plain"
+    layers: Layers = "scan"
+    attention: Attention = "plain"
     blocks: tuple[int, ...] = ()
-    convolution: Literal["taps", "direct", "products"] = "taps"
+    convolution: Convolution = "taps"
 
     def json(self) -> dict[str, Any]:
         """For keys and jobs."""

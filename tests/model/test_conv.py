@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from loading import load
 
 from ltxbuild.model import conv
+from ltxbuild.model.forms import Convolution
 
 
 def _torch_conv(dims: int, out_channels: int, in_channels: int, kernel: tuple[int, ...]) -> torch.nn.Module:
@@ -36,7 +37,7 @@ def test_2d_equals_torch(kernel: tuple[int, int], padding: conv.Padding2d) -> No
 
 @pytest.mark.parametrize("form", ["taps", "direct", "products"])
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3), (2, 1, 3)])
-def test_3d_equals_torch(kernel: tuple[int, int, int], form: conv.Form) -> None:
+def test_3d_equals_torch(kernel: tuple[int, int, int], form: Convolution) -> None:
     """Every form of a 3-D convolution is torch's, also for uneven kernels."""
     module = _torch_conv(3, 5, 4, kernel)
     params = load(conv.conv3d("ours", "official", 5, 4, kernel), _state(module))["ours"]
@@ -68,7 +69,7 @@ def test_split_channels_spread_as_in_the_checkpoint() -> None:
 
 
 @pytest.mark.parametrize("form", ["taps", "products"])
-def test_bf16_rounds_once(form: conv.Form) -> None:
+def test_bf16_rounds_once(form: Convolution) -> None:
     """In bf16 the taps and the bias are summed in f32: the result is the f32 result, rounded."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((5, 4, 4, 32)), jnp.bfloat16)
