@@ -13,11 +13,10 @@ from ltxbuild.model.config import VideoVaeConfig
 from ltxbuild.model.conv import conv3d, depth_to_space
 from ltxbuild.model.forms import Convolution
 from ltxbuild.model.params import ParamTable
+from ltxbuild.model.video_stages import Stage, decoder_stages
 from ltxbuild.model.video_vae import (
     CENTRED,
-    STRIDES,
     Convolve,
-    Stage,
     activate,
     convolve,
     denormalize,
@@ -29,9 +28,6 @@ from ltxbuild.model.video_vae import (
 
 Params = Mapping[str, Any]
 
-WIDEST = 8
-"""Channels after the first convolution in units of `decoder_base_channels`: fixed in the official decoder."""
-
 
 def params(config: VideoVaeConfig) -> ParamTable:
     """Parameters of the decoder, with the latent statistics that it shares with the encoder.
@@ -39,34 +35,13 @@ def params(config: VideoVaeConfig) -> ParamTable:
     Raises:
         ValueError: `decoder_blocks` has a kind that is not supported, or a multiplier that does not divide.
     """
-    stages = _stages(config)
+    stages = decoder_stages(config)
     pixels = (config.out_channels, config.patch_size, config.patch_size)
     table = statistics(config.latent_channels)
-    table += conv3d("conv_in", "vae.decoder.conv_in.conv", _widest(config), config.latent_channels)
+    table += conv3d("conv_in", "vae.decoder.conv_in.conv", stages[0].inputs, config.latent_channels)
     for stage in stages:
         table += _stage_params(stage)
     return table + conv3d("conv_out", "vae.decoder.conv_out.conv", pixels, stages[-1].outputs)
-
-
-def _widest(config: VideoVaeConfig) -> int:
-    return config.decoder_base_channels * WIDEST
-
-
-def _stages(config: VideoVaeConfig) -> list[Stage]:
-    """The stages in the order in which they run: the config lists them from the picture to the latent."""
-    width, stages = _widest(config), []
-    for index, block in enumerate(reversed(config.decoder_blocks)):
-        if block.kind != "res_x" and block.kind not in STRIDES:
-            known = ", ".join(("res_x", *STRIDES))
-            raise ValueError(f"decoder_blocks: {block.kind} is not supported (supported: {known})")
-        stride = STRIDES.get(block.kind)
-        if stride is not None and width % block.multiplier:
-            raise ValueError(f"decoder_blocks: {block.kind} divides {width} channels by {block.multiplier}")
-        outputs = width if stride is None else width // block.multiplier
-        key = f"vae.decoder.up_blocks.{index}"
-        stages.append(Stage(f"up.{index}", key, stride, block.num_layers, width, outputs))
-        width = outputs
-    return stages
 
 
 def _stage_params(stage: Stage) -> ParamTable:
@@ -95,7 +70,7 @@ def decode(params: Params, latent: Array, config: VideoVaeConfig, form: Convolut
     x = denormalize(params["statistics"], to_video(latent))
     conv = partial(convolve, padding=CENTRED, form=form)
     x = conv(params["conv_in"], x)
-    for index, stage in enumerate(_stages(config)):
+    for index, stage in enumerate(decoder_stages(config)):
         x = _run_stage(stage, params["up"][str(index)], x, conv)
     x = conv(params["conv_out"], activate(x))
     frames = depth_to_space(x, (1, config.patch_size, config.patch_size))

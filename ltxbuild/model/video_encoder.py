@@ -14,11 +14,10 @@ from ltxbuild.model.config import VideoVaeConfig
 from ltxbuild.model.conv import conv3d
 from ltxbuild.model.forms import Convolution
 from ltxbuild.model.params import ParamTable
+from ltxbuild.model.video_stages import Stage, encoder_stages
 from ltxbuild.model.video_vae import (
     CAUSAL,
-    STRIDES,
     Convolve,
-    Stage,
     activate,
     convolve,
     from_video,
@@ -30,7 +29,6 @@ from ltxbuild.model.video_vae import (
 )
 
 Params = Mapping[str, Any]
-KINDS = {f"{kind}_res": stride for kind, stride in STRIDES.items()}
 
 
 def params(config: VideoVaeConfig) -> ParamTable:
@@ -39,31 +37,14 @@ def params(config: VideoVaeConfig) -> ParamTable:
     Raises:
         ValueError: `encoder_blocks` has a kind that is not supported, or widths that do not divide.
     """
-    stages = _stages(config)
+    stages = encoder_stages(config)
     pixels = config.in_channels * config.patch_size**2
     table = statistics(config.latent_channels)
-    # The official encoder takes its first width from latent_channels; encoder_base_channels is not read.
-    table += conv3d("conv_in", "vae.encoder.conv_in.conv", config.latent_channels, pixels)
+    table += conv3d("conv_in", "vae.encoder.conv_in.conv", stages[0].inputs, pixels)
     for stage in stages:
         table += _stage_params(stage)
     moments = config.latent_channels + 1
     return table + conv3d("conv_out", "vae.encoder.conv_out.conv", moments, stages[-1].outputs)
-
-
-def _stages(config: VideoVaeConfig) -> list[Stage]:
-    width, stages = config.latent_channels, []
-    for index, block in enumerate(config.encoder_blocks):
-        if block.kind != "res_x" and block.kind not in KINDS:
-            known = ", ".join(("res_x", *KINDS))
-            raise ValueError(f"encoder_blocks: {block.kind} is not supported (supported: {known})")
-        stride = KINDS.get(block.kind)
-        outputs = width if stride is None else width * block.multiplier
-        if stride is not None and (outputs % math.prod(stride) or width * math.prod(stride) % outputs):
-            raise ValueError(f"encoder_blocks: {block.kind} cannot go from {width} to {outputs} channels")
-        key = f"vae.encoder.down_blocks.{index}"
-        stages.append(Stage(f"down.{index}", key, stride, block.num_layers, width, outputs))
-        width = outputs
-    return stages
 
 
 def _stage_params(stage: Stage) -> ParamTable:
@@ -89,7 +70,7 @@ def encode(params: Params, frames: Array, config: VideoVaeConfig, form: Convolut
     Raises:
         ValueError: The batch is not 1, or F, H or W does not fit the blocks.
     """
-    stages = _stages(config)
+    stages = encoder_stages(config)
     _check_size(frames.shape[2:], stages, config.patch_size)
     x = _patchify(to_video(frames), config.patch_size)
     conv = partial(convolve, padding=CAUSAL, form=form)

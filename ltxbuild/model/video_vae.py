@@ -1,4 +1,4 @@
-"""What the video encoder and the video decoder share: latent statistics, pixel norm and residual stages.
+"""What the video encoder and the video decoder share: latent statistics, activation and residual stages.
 
 Inside, a video is `[T, H, W, C]`: frames are the batch of the 2-D convolutions.
 """
@@ -6,14 +6,14 @@ Inside, a video is `[T, H, W, C]`: frames are the batch of the 2-D convolutions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from ltxbuild.model.conv import conv3d, convolve3d, replicate_frames
 from ltxbuild.model.forms import Convolution
-from ltxbuild.model.layers import run_layers, silu
+from ltxbuild.model.layers import pixel_norm, run_layers, silu
 from ltxbuild.model.params import ParamTable, prefixed, stack, vector
 
 Params = Mapping[str, Any]
@@ -25,33 +25,6 @@ Convolve = Callable[[Params, Array], Array]
 CAUSAL: TimePadding = (2, 0)
 CENTRED: TimePadding = (1, 1)
 NORM_EPS = 1e-8
-
-STRIDES = {
-    "compress_time": (2, 1, 1),
-    "compress_space": (1, 2, 2),
-    "compress_all": (2, 2, 2),
-}
-"""Frames, rows and columns that one step of a sampler joins or splits."""
-
-
-class Stage(NamedTuple):
-    """One entry of `encoder_blocks` or `decoder_blocks`, placed in the network.
-
-    Attributes:
-        name: Path in the parameter tree.
-        key: Checkpoint key without the names inside the stage.
-        stride: Frames, rows and columns that a sampler joins or splits; None for residual layers.
-        layers: Number of residual layers.
-        inputs: Channels in.
-        outputs: Channels out.
-    """
-
-    name: str
-    key: str
-    stride: tuple[int, int, int] | None
-    layers: int
-    inputs: int
-    outputs: int
 
 
 def statistics(channels: int) -> ParamTable:
@@ -91,22 +64,9 @@ def from_video(x: Array) -> Array:
     return jnp.moveaxis(x, -1, 0)[None]
 
 
-def pixel_norm(x: Array) -> Array:
-    """`x / sqrt(mean(x^2) + eps)` over the channels `[..., C]`.
-
-    A chain of elementwise operations in the official code, so each one rounds; only the mean accumulates
-    in f32.
-    """
-    # XLA:CPU takes a reduction and the casts before it into one fusion that ignores the rounding of a cast.
-    info = jnp.finfo(x.dtype)  # type: ignore[no-untyped-call]
-    square = lax.reduce_precision(jnp.square(x.astype(jnp.float32)), info.nexp, info.nmant)
-    mean = jnp.mean(square, axis=-1, keepdims=True).astype(x.dtype)
-    return x / jnp.sqrt(mean + jnp.asarray(NORM_EPS, x.dtype))
-
-
 def activate(x: Array) -> Array:
     """Pixel norm, then SiLU."""
-    return silu(pixel_norm(x))
+    return silu(pixel_norm(x, NORM_EPS))
 
 
 def convolve(params: Params, x: Array, *, padding: TimePadding, form: Convolution) -> Array:

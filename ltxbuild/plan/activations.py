@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ltxbuild.components import ModelConfig
 from ltxbuild.model.config import GeneratorConfig
 from ltxbuild.model.forms import BLOCK_QUERIES
+from ltxbuild.model.video_stages import decoder_stages, encoder_stages
 from ltxbuild.plan.arguments import F32, table_numbers
 from ltxbuild.plan.placement import Placement
 from ltxbuild.plan.programspec import Forms, ProgramSpec
@@ -25,8 +26,6 @@ CONVOLUTIONS = frozenset({"upsampler", "video_encoder", "video_decoder"})
 LARGEST = 4
 """Part of such a program's weights that its largest convolutions hold, at most: one in so many."""
 F32_WEIGHTS = frozenset({"vocoder"})
-STRIDES = {"compress_time": (2, 1, 1), "compress_space": (1, 2, 2), "compress_all": (2, 2, 2)}
-"""How the video VAE's samplers change frames, rows and columns."""
 
 
 class _Case(NamedTuple):
@@ -173,12 +172,11 @@ def _rope_tables(case: _Case) -> int:
 
 def _video_decoder(case: _Case) -> int:
     vae, sizes = case.config.ltx.vae, case.sizes
-    cells, width = sizes["frames"] * sizes["height"] * sizes["width"], 8 * vae.decoder_base_channels
-    live = cells * width
-    for block in reversed(vae.decoder_blocks):
-        if block.kind in STRIDES:
-            cells, width = cells * prod(STRIDES[block.kind]), width // block.multiplier
-        live = max(live, cells * width)
+    cells, stages = sizes["frames"] * sizes["height"] * sizes["width"], decoder_stages(vae)
+    live = cells * stages[0].inputs
+    for stage in stages:
+        cells *= prod(stage.stride or ())
+        live = max(live, cells * stage.outputs)
     frames = cells * vae.out_channels * vae.patch_size**2
     made = 1 if sizes["tiles"] == 1 else 1 + sizes["tiles"]  # its own, and then those of all devices
     return _convolved(case, live) + int(case.item * frames * made)
@@ -186,14 +184,11 @@ def _video_decoder(case: _Case) -> int:
 
 def _video_encoder(case: _Case) -> int:
     vae, sizes = case.config.ltx.vae, case.sizes
-    cells = sizes["height"] * sizes["width"] // vae.patch_size**2
-    width = vae.latent_channels
-    live = cells * width
-    for block in vae.encoder_blocks:
-        stride = STRIDES.get(block.kind.removesuffix("_res"))
-        if stride:  # one frame stays one
-            cells, width = cells // prod(stride[1:]), width * block.multiplier
-        live = max(live, cells * width)
+    cells, stages = sizes["height"] * sizes["width"] // vae.patch_size**2, encoder_stages(vae)
+    live = cells * stages[0].inputs
+    for stage in stages:
+        cells //= prod((stage.stride or ())[1:])  # one frame stays one
+        live = max(live, cells * stage.outputs)
     return _convolved(case, live)
 
 
