@@ -8,10 +8,12 @@ inputs t - 3 to t + 2, the odd sample 2t + 1 those from t - 2 to t + 3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ltxbuild.model.conv1d import materialized, replicate
@@ -22,6 +24,11 @@ Params = Mapping[str, Any]
 TAPS = 12
 PHASE = TAPS // 2
 """Taps per phase."""
+PI_HIGH = np.float32(3.140625)
+"""Eight bits of pi: times a whole number below 2 ** 16, it is exact."""
+PI_LOW = np.float32(np.pi - 3.140625)
+SINE = tuple(np.float32((-1) ** (n // 2) / math.factorial(n)) for n in range(3, 14, 2))
+"""Taylor coefficients after the first; what they leave out at pi / 2 is below 1e-9."""
 
 
 def activation(name: str, key: str, channels: int) -> ParamTable:
@@ -74,8 +81,23 @@ def _correlate(taps: Array, x: Array) -> Array:
 
 
 def _snake(x: Array, alpha: Array, amount: Array) -> Array:
-    sine = jnp.sin(x * alpha)
-    return x + amount * (sine * sine)
+    return x + amount * sine_squared(x * alpha)
+
+
+def sine_squared(x: Array) -> Array:
+    """`sin(x) ** 2` of f32 values, within 3e-7 for |x| up to 1000.
+
+    The square has the period pi and no sign, so that one subtraction and one odd polynomial do: a sixth of the
+    time of XLA's sine, which a CPU computes one by one where it is fused with anything but itself.
+    """
+    periods = jnp.round(x * np.float32(1 / np.pi))
+    rest = (x - periods * PI_HIGH) - periods * PI_LOW
+    square = rest * rest
+    series = jnp.full_like(x, SINE[-1])
+    for coefficient in SINE[-2::-1]:
+        series = series * square + coefficient
+    sine = rest + rest * square * series
+    return sine * sine
 
 
 def _padded_phases(even: Array, odd: Array) -> tuple[Array, Array]:

@@ -46,3 +46,11 @@ def test_equals_the_official_activation(length: int) -> None:
 def test_names_every_official_tensor() -> None:
     """The table reads the two slopes and the two filters."""
     assert key_diff(TABLE, prefixed_state(_official(0), "official.")) == AGREES
+
+
+@pytest.mark.parametrize("reach", [1.0, 30.0, 1000.0])
+def test_squared_sine(reach: float) -> None:
+    """Within a few roundings of the exact value, for arguments of any sign and many periods."""
+    x = np.linspace(-reach, reach, 100_001, dtype=np.float32)
+    got = np.asarray(jax.jit(antialias.sine_squared)(x))
+    np.testing.assert_allclose(got, np.sin(x.astype(np.float64)) ** 2, atol=3e-7)
