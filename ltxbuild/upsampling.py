@@ -8,9 +8,7 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from ltxbuild.model.config import UpsamplerKind
-
-FRAME_STRIDE, PIXEL_STRIDE = 8, 32
-"""Frames and pixels of a latent cell."""
+from ltxbuild.model.geometry import FRAME_STRIDE, PIXEL_STRIDE
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from oracles import import_oracles, randomize, tiny_config
 
 from ltxbuild.model import transformer
 from ltxbuild.model.config import LtxConfig, TransformerConfig
-from ltxbuild.model.positions import Geometry
+from ltxbuild.model.geometry import Geometry
 
 import_oracles()
 from ltx_core.components.patchifiers import (  # noqa: E402

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 
 from ltxbuild.model import adaln, latents
 from ltxbuild.model.adaln import Timesteps
-from ltxbuild.model.positions import Geometry
+from ltxbuild.model.geometry import Geometry
 
 
 class Images(NamedTuple):

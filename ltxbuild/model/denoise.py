@@ -13,9 +13,10 @@ from ltxbuild.model import adaln, conditioning, latents, sampler, transformer
 from ltxbuild.model.block import WHOLE, Perturbation
 from ltxbuild.model.conditioning import Given, Images
 from ltxbuild.model.config import TransformerConfig
+from ltxbuild.model.geometry import Geometry
 from ltxbuild.model.guidance import Guidance, Scales, Text, arrange, guide
 from ltxbuild.model.layers import AttentionKind, Params
-from ltxbuild.model.positions import Geometry, RopeTables, rope_tables
+from ltxbuild.model.positions import RopeTables, rope_tables
 from ltxbuild.model.sampler import Latents
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from ltxbuild.model.positions import Geometry
+from ltxbuild.model.geometry import Geometry
 
 MEL_CELLS = 16
 """Frequency cells of an audio latent; with 8 channels they make the 128 channels of an audio token."""

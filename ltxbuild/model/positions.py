@@ -13,47 +13,12 @@ from numpy.typing import NDArray
 
 from ltxbuild.model import rope
 from ltxbuild.model.config import TransformerConfig
+from ltxbuild.model.geometry import FRAME_STRIDE, MEL_STRIDE, PIXEL_STRIDE, Geometry
 
 Float32 = NDArray[np.float32]
 
-FRAMES_PER_LATENT = 8
-PIXELS_PER_LATENT = 32
-MELS_PER_LATENT = 4
 MEL_HOP, SAMPLE_RATE = 160, 16000
 """Samples between mel frames, and samples per second, of the audio autoencoder."""
-
-
-class Geometry(NamedTuple):
-    """Size of the latents of one run.
-
-    Attributes:
-        frames: Latent frames.
-        height: Latent rows.
-        width: Latent columns.
-        audio: Audio latents.
-        fps: Frames per second of the decoded video.
-    """
-
-    frames: int
-    height: int
-    width: int
-    audio: int
-    fps: float
-
-    @property
-    def tokens(self) -> int:
-        """Video tokens."""
-        return self.frames * self.cells
-
-    @property
-    def cells(self) -> int:
-        """Video tokens of one latent frame."""
-        return self.height * self.width
-
-    @property
-    def pixel_frames(self) -> int:
-        """Frames of the decoded video."""
-        return (self.frames - 1) * FRAMES_PER_LATENT + 1
 
 
 class RopeTables(NamedTuple):
@@ -74,7 +39,7 @@ class RopeTables(NamedTuple):
 
 def frame_seconds(frames: int, fps: float) -> Float32:
     """Middle of each latent frame in seconds, `[frames]`; the first latent holds a single frame."""
-    edges = np.maximum(np.arange(frames + 1) * FRAMES_PER_LATENT + 1 - FRAMES_PER_LATENT, 0)
+    edges = np.maximum(np.arange(frames + 1) * FRAME_STRIDE + 1 - FRAME_STRIDE, 0)
     return _middles(edges.astype(np.float32) / np.float32(fps))
 
 
@@ -85,12 +50,12 @@ def keyframe_seconds(frames: int, fps: float) -> Float32:
 
 def pixels(cells: int) -> Float32:
     """Middle of each latent row or column in pixels, `[cells]`."""
-    return _middles((np.arange(cells + 1) * PIXELS_PER_LATENT).astype(np.float32))
+    return _middles((np.arange(cells + 1) * PIXEL_STRIDE).astype(np.float32))
 
 
 def audio_seconds(latents: int) -> Float32:
     """Middle of each audio latent in seconds, `[latents]`; the first latent holds a single mel frame."""
-    mels = np.maximum(np.arange(latents + 1) * MELS_PER_LATENT + 1 - MELS_PER_LATENT, 0)
+    mels = np.maximum(np.arange(latents + 1) * MEL_STRIDE + 1 - MEL_STRIDE, 0)
     return _middles(mels.astype(np.float32) * np.float32(MEL_HOP) / np.float32(SAMPLE_RATE))
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from ltx_run import plan as steps
 from ltxbuild.components import ModelConfig
+from ltxbuild.model.geometry import MEL_STRIDE, Geometry
 from ltxbuild.plan.forms import tiling
-from ltxbuild.plan.latent_size import AUDIO_STRIDE, LatentSize
 from ltxbuild.plan.placement import place
 from ltxbuild.plan.profiles import PROFILES
 from ltxbuild.plan.programspec import ProgramSpec, Size
@@ -99,22 +99,22 @@ class Draft:
         )
         return made
 
-    def upsample(self, latent: str, size: LatentSize) -> str:
+    def upsample(self, latent: str, size: Geometry) -> str:
         """Upsample a video latent."""
         geometry = {"frames": size.frames, "height": size.height, "width": size.width}
         program = self.need("upsampler", "upsampler", geometry, f"{size.frames}x{size.height}x{size.width}")
         self.run(program, (latent,), ("latent.upscaled",))
         return "latent.upscaled"
 
-    def decode_audio(self, latent: str, size: LatentSize) -> str:
+    def decode_audio(self, latent: str, size: Geometry) -> str:
         """Audio latent to waveform."""
         decoder = self.need("audio_decoder", "audio_decoder", {"audio": size.audio}, f"{size.audio}")
         self.run(decoder, (latent,), ("mel",))
-        mel = AUDIO_STRIDE * size.audio - AUDIO_STRIDE + 1
+        mel = MEL_STRIDE * size.audio - MEL_STRIDE + 1
         self.run(self.need("vocoder", "vocoder", {"mel": mel}, f"{mel}"), ("mel",), ("waveform",))
         return "waveform"
 
-    def decode_video(self, latent: str, size: LatentSize) -> str:
+    def decode_video(self, latent: str, size: Geometry) -> str:
         """Video latent to frames, tile by tile."""
         cut = tiles(size.frames, size.height, size.width, tiling(self.recipe))
         decoder = ProgramSpec("video_decoder", "video_decoder", "video_decoder", ())

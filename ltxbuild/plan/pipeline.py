@@ -14,8 +14,9 @@ from ltx_run import plan as steps
 from ltxbuild.components import ModelConfig
 from ltxbuild.errors import RecipeError
 from ltxbuild.model import schedule
+from ltxbuild.model.geometry import Geometry
 from ltxbuild.plan.draft import Draft
-from ltxbuild.plan.latent_size import LatentSize, first_stage, latent_size
+from ltxbuild.plan.latent_size import first_stage, latent_size
 from ltxbuild.plan.programspec import DISTILLED, ProgramSpec
 from ltxbuild.plan.stages import Stage, denoise, encode_images
 from ltxbuild.recipe import Pipeline, Recipe, VariantSection
@@ -43,7 +44,7 @@ def _one_stage(draft: Draft) -> None:
     """All steps at full size."""
     size = latent_size(draft.variant, draft.config)
     draft.encode_text()
-    stage = Stage("stage1", size, draft.variant.fps, _sigmas(draft.recipe), guided=draft.recipe.guided)
+    stage = Stage("stage1", size, _sigmas(draft.recipe), guided=draft.recipe.guided)
     encode_images(draft, stage)
     video, audio = denoise(draft, stage)
     _finish(draft, size, video, audio)
@@ -57,11 +58,11 @@ def _two_stage(draft: Draft) -> None:
     """
     recipe, variant = draft.recipe, draft.variant
     scale = UPSAMPLINGS[recipe.upsample]
-    full, (small, fps) = latent_size(variant, draft.config), first_stage(variant, draft.config, scale)
+    full, small = latent_size(variant, draft.config), first_stage(variant, draft.config, scale)
     draft.encode_text()
-    first = Stage("stage1", small, fps, _sigmas(recipe), guided=recipe.guided, every=scale.time)
+    first = Stage("stage1", small, _sigmas(recipe), guided=recipe.guided, every=scale.time)
     weights = DISTILLED if recipe.guided else first.weights
-    second = Stage("stage2", full, variant.fps, schedule.DISTILLED_STAGE_2, weights)
+    second = Stage("stage2", full, schedule.DISTILLED_STAGE_2, weights)
     encode_images(draft, first, second)
     video, audio = denoise(draft, first)
     upscaled = draft.upsample(video, small)
@@ -74,7 +75,7 @@ def _sigmas(recipe: Recipe) -> tuple[float, ...]:
     return schedule.shifted(recipe.steps) if recipe.guided else schedule.DISTILLED_STAGE_1
 
 
-def _finish(draft: Draft, size: LatentSize, video: str, audio: str) -> None:
+def _finish(draft: Draft, size: Geometry, video: str, audio: str) -> None:
     """Sound first: it is small, and the video is decoded while it is written."""
     waveform = draft.decode_audio(audio, size)
     draft.write(draft.decode_video(video, size), waveform)

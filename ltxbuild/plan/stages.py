@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 from ltx_run import plan as steps
 from ltxbuild.guidance import SCALES
+from ltxbuild.model.geometry import PIXEL_STRIDE, Geometry
 from ltxbuild.plan.draft import TEXT_LENGTH, Draft, Pair, pair
 from ltxbuild.plan.forms import tables_outside
-from ltxbuild.plan.latent_size import LatentSize
 from ltxbuild.plan.programspec import Size
-from ltxbuild.upsampling import PIXEL_STRIDE
 
 Names = tuple[str, ...]
 TABLES = ("video", "audio", "cross_video", "cross_audio")
@@ -25,7 +24,6 @@ class Stage:
     Attributes:
         name: `stage1` or `stage2`.
         size: Of its latents.
-        fps: Frames per second.
         sigmas: Its schedule.
         weights: Weight set that it runs on.
         guided: Whether the recipe's guidance acts in it.
@@ -33,8 +31,7 @@ class Stage:
     """
 
     name: str
-    size: LatentSize
-    fps: float
+    size: Geometry
     sigmas: tuple[float, ...]
     weights: str = "transformer"
     guided: bool = False
@@ -165,13 +162,13 @@ def _encode(draft: Draft, stage: Stage, slot: int) -> None:
 def _sizes(draft: Draft, stage: Stage) -> tuple[dict[str, Size], str]:
     """The sizes that a stage's programs are compiled for, and the same in short."""
     size, keyframes = stage.size, draft.variant.keyframes
-    short = f"{size.frames}x{size.height}x{size.width}a{size.audio}f{stage.fps:g}"
+    short = f"{size.frames}x{size.height}x{size.width}a{size.audio}f{size.fps:g}"
     sizes: dict[str, Size] = {
         "frames": size.frames,
         "height": size.height,
         "width": size.width,
         "audio": size.audio,
-        "fps": stage.fps,
+        "fps": size.fps,
         "length": TEXT_LENGTH,
     }
     if keyframes is not None:

@@ -19,9 +19,10 @@ from ltxbuild.model import denoise as stages
 from ltxbuild.model import positions
 from ltxbuild.model.conditioning import Images
 from ltxbuild.model.denoise import Inputs, Stage
+from ltxbuild.model.geometry import Geometry
 from ltxbuild.model.guidance import Guidance
 from ltxbuild.model.layers import Params
-from ltxbuild.model.positions import Geometry, RopeTables
+from ltxbuild.model.positions import RopeTables
 from ltxbuild.model.sampler import Latents
 from ltxbuild.plan.programspec import Forms
 from ltxbuild.programs.shapes import attention_kind

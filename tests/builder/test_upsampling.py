@@ -40,13 +40,13 @@ def test_the_first_stage_upsampled_is_the_second(kind: UpsamplerKind) -> None:
     """The upsampler's program turns exactly the first stage's latent into the second's."""
     config, variant = shipped_config("ltx-2.3-tiny", kind), recipe(kind).variants["default"]
     full = latent_size(variant, config)
-    small, fps = first_stage(variant, config, UPSAMPLINGS[kind])
+    small = first_stage(variant, config, UPSAMPLINGS[kind])
     sizes = {
         "spatial_x2": (5, 3, 6, 48),
         "spatial_x1.5": (5, 4, 8, 48),
         "temporal_x2": (3, 6, 12, 24),
     }
-    assert (small.frames, small.height, small.width, fps) == sizes[kind]
+    assert (small.frames, small.height, small.width, small.fps) == sizes[kind]
     assert small.audio == full.audio
     spread = SPREAD[kind]
     frames = small.frames * spread[0] - (spread[0] > 1)

@@ -19,8 +19,9 @@ from ltxbuild.compiler.census import census
 from ltxbuild.compiler.lower import Lowered, Tensor, Traceable, lower
 from ltxbuild.model import adaln, transformer
 from ltxbuild.model.config import TransformerConfig
+from ltxbuild.model.geometry import Geometry
 from ltxbuild.model.params import ParamTable
-from ltxbuild.model.positions import Geometry, rope_tables
+from ltxbuild.model.positions import rope_tables
 from ltxbuild.plan.profiles import BY_HEADS, BY_HEADS_AND_TOKENS, ONE, Layout, device_count
 from ltxbuild.synthetic.shipped import shipped_config
 

@@ -12,7 +12,8 @@ from diffusion import import_oracles
 
 from ltxbuild.model import rope
 from ltxbuild.model.config import TransformerConfig
-from ltxbuild.model.positions import Geometry, audio_seconds, frame_seconds, pixels, rope_tables
+from ltxbuild.model.geometry import Geometry
+from ltxbuild.model.positions import audio_seconds, frame_seconds, pixels, rope_tables
 
 import_oracles()
 from ltx_core.model.transformer.rope import (  # noqa: E402
