@@ -28,14 +28,24 @@ from ltxbuild.compiler.lower import lower
 from ltxbuild.components import COMPONENTS, ModelConfig
 from ltxbuild.model.config import GemmaConfig, LtxConfig
 from ltxbuild.plan.activations import temporary
-from ltxbuild.plan.forms import CACHE_LIMIT
-from ltxbuild.plan.placement import Placement
-from ltxbuild.plan.programspec import Forms, ProgramSpec
+from ltxbuild.plan.forms import choose
+from ltxbuild.plan.placement import place
+from ltxbuild.plan.programspec import ProgramSpec
+from ltxbuild.precision import ITEMSIZE
 from ltxbuild.programs import traceable
+from ltxbuild.recipe import Recipe
 from ltxbuild.synthetic.shipped import shipped
-from ltxbuild.targets.cpu import Cpu
 
-PRECISION, ITEM = "bfloat16", 2
+RECIPE = Recipe.model_validate(
+    {
+        "name": "growth",
+        "target": {"platform": "cpu"},
+        "pipeline": "distilled_one_stage",
+        "variants": {"default": {"height": 32, "width": 32, "frames": 1}},
+    }
+)
+"""Says how a build for CPUs writes the programs; their sizes are those below."""
+ITEM = ITEMSIZE[RECIPE.precision]
 HEADS, HEAD_DIM, AUDIO_HEAD_DIM, DECODER_WIDTH = 16, 64, 32, 32
 STAGE = {"frames": 4, "height": 8, "width": 16, "audio": 26, "fps": 24.0, "length": 256, "steps": 1}
 TILE = {"frames": 2, "height": 6, "width": 8, "tiles": 1}
@@ -103,10 +113,11 @@ def measured(point: Point, runs: int) -> dict[str, float]:
     config, component = configuration(point.blocks), point.kind.replace("denoise", "transformer")
     spec = ProgramSpec(point.kind, point.kind, component, tuple(point.geometry.items()))
     table = COMPONENTS[component].table(config)
-    placement, forms = Placement("cpu", {}, {}, {}, dict(Cpu.flags)), _forms(point)
-    program = traceable(spec, config, PRECISION, forms)
-    lowered = lower(program, table, {}, {}, jax.devices()[:1], PRECISION, unroll=True)
-    compiled = lowered.module.compile(compiler_options=dict(Cpu.flags))
+    placement = place(spec, RECIPE, config, table)
+    forms = choose(spec, RECIPE, config, placement)
+    program = traceable(spec, config, RECIPE.precision, forms)
+    lowered = lower(program, table, {}, {}, jax.devices()[:1], RECIPE.precision, unroll=True)
+    compiled = lowered.module.compile(compiler_options=placement.flags)
     weights = sum(int(np.prod(one.shape)) * ITEM for one in table)
     told: Any = compiled.memory_analysis()
     cost: Any = compiled.cost_analysis()
@@ -118,14 +129,6 @@ def measured(point: Point, runs: int) -> dict[str, float]:
         "operations": lowered.flops,
         "operations, compiler's": cost["flops"],
     }
-
-
-def _forms(point: Point) -> Forms:
-    """The forms that a build for CPUs chooses."""
-    sizes, passes = point.geometry, point.size if "batched" in point.geometry else 1
-    tokens = sizes["frames"] * sizes["height"] * sizes["width"]
-    scores = 4 * HEADS * passes * tokens * max(tokens, STAGE["length"])
-    return Forms("unroll", "blocked" if scores > CACHE_LIMIT else "plain", (), "products")
 
 
 def _seconds(compiled: Any, inputs: Sequence[Any], runs: int) -> float:

@@ -18,7 +18,7 @@ from ltxbuild.model.forms import BLOCK_QUERIES
 from ltxbuild.model.video_stages import decoder_stages, encoder_stages
 from ltxbuild.plan.arguments import F32, table_numbers
 from ltxbuild.plan.placement import Placement
-from ltxbuild.plan.programspec import Forms, ProgramSpec
+from ltxbuild.plan.programspec import Forms, ProgramSpec, batched_passes
 
 ACCURACY = 2
 """Factor within which the estimate and XLA:CPU agree, in either direction."""
@@ -94,7 +94,7 @@ def _denoise(case: _Case) -> int:
     video, audio, length = model.video_dim, model.audio_dim, sizes["length"]
     tokens = (sizes["frames"] + sizes.get("keyframes", 0)) * sizes["height"] * sizes["width"]
     own, heads = tokens // case.parts("tokens"), case.parts("heads")
-    passes = _passes(sizes)
+    passes = batched_passes(sizes)
     streams = 2 * (own * video + sizes["audio"] * audio) + length * (video + audio)
     made = table_numbers(sizes, case.config) // case.parts("tokens") // heads
     tables = 0 if "tables" in sizes else made
@@ -107,13 +107,6 @@ def _denoise(case: _Case) -> int:
     )
     layer = max(_layer(case, each) for each in layers)
     return int(item * (passes * streams + tables + gathered) + passes * layer)
-
-
-def _passes(sizes: Mapping[str, Any]) -> int:
-    """Predictions of a guided step that are one batch."""
-    if not sizes.get("batched"):
-        return 1
-    return 1 + int(sizes["negative"]) + bool(sizes["stg_blocks"]) + int(sizes["isolated"])
 
 
 def _layer(case: _Case, layer: _Layer) -> int:

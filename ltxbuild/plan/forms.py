@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ltxbuild.components import ModelConfig
 from ltxbuild.model.forms import Attention, Convolution, Layers
 from ltxbuild.plan.placement import Placement
-from ltxbuild.plan.programspec import Forms, ProgramSpec
+from ltxbuild.plan.programspec import Forms, ProgramSpec, batched_passes
 from ltxbuild.recipe import Recipe
 
 SCORES_LIMIT = 1 << 30
@@ -56,7 +56,7 @@ def _convolution(recipe: Recipe, placement: Placement) -> Convolution:
 
 
 def _attention(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Placement) -> Attention:
-    scores = score_bytes(spec, recipe, config) // placement.devices
+    scores = score_bytes(spec, config) // placement.devices
     kernel = KERNELS.get(placement.platform) if spec.component in ("transformer", "connectors") else None
     wanted = recipe.attention == "flash" or (recipe.attention == "auto" and scores > FLASH_LIMIT)
     if kernel and wanted and recipe.precision == "bfloat16":
@@ -88,15 +88,14 @@ def tables_outside(recipe: Recipe) -> bool:
     return recipe.target.platform == "neuron"
 
 
-def score_bytes(spec: ProgramSpec, recipe: Recipe, config: ModelConfig) -> int:
+def score_bytes(spec: ProgramSpec, config: ModelConfig) -> int:
     """Bytes of the largest score matrix `[B, H, T, S]` of a program, in f32; 0 without attention."""
     sizes: dict[str, Any] = dict(spec.geometry)
     if spec.component == "transformer":
         frames = sizes["frames"] + sizes.get("keyframes", 0)
         tokens = frames * sizes["height"] * sizes["width"]
-        passes = recipe.guidance.passes if sizes.get("batched") else 1
         heads = config.ltx.transformer.num_attention_heads
-        return int(4 * tokens * max(tokens, sizes["length"]) * passes * heads)
+        return int(4 * tokens * max(tokens, sizes["length"]) * batched_passes(sizes) * heads)
     if spec.kind == "text_encoder":
         return int(4 * sizes["length"] ** 2 * config.gemma.num_attention_heads)
     if spec.kind == "connectors":
