@@ -16,66 +16,53 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from cryptography.hazmat.primitives import serialization as forms
 from model_signing import hashing, manifest, signing, verifying
 from model_signing._hashing.hashing import Digest  # public functions take it, but no public name has it
 
 from ltx_cache.blobref import BlobRef
-from ltx_cache.errors import BadKey, LtxError
+from ltx_cache.errors import LtxError
 from ltx_cache.remote import blob_path
-from ltx_cache.signing import PublicKey, SigningKey
 
 _FORM = {"method": "files", "hash_type": "sha256", "allow_symlinks": False}
 
 
-class EllipticKey(SigningKey):
-    """An ECDSA key that makes signatures.
+def sign(file: Path, data: bytes, blobs: Iterable[BlobRef]) -> bytes:
+    """The signature of a manifest and of the blobs that it names: JSON, with other bytes each time.
 
     Args:
-        private: The key.
-        file: The PEM file that it is in.
-
-    Raises:
-        BadKey: The format knows no keys on its curve.
+        file: The PEM file of the key.
+        data: The manifest.
+        blobs: What it names.
     """
-
-    def __init__(self, private: Any, file: Path) -> None:
-        try:
-            super().__init__(private)
-        except ValueError:
-            raise BadKey(
-                f"{file} is a key on the curve {private.curve.name}, which the format doesn't know",
-                hint="ltxbuild keygen --openssf FILE makes one on P-256",
-            ) from None
-        self._file = file
-
-    def sign(self, data: bytes, blobs: Iterable[BlobRef] = ()) -> bytes:
-        """The signature of a manifest and of the blobs that it names: JSON, with other bytes each time."""
-        digests = [ref.sha256 for ref in (BlobRef.of(data), *blobs)]
-        config = signing.Config().use_elliptic_key_signer(private_key=self._file)  # type: ignore[no-untyped-call]
-        config.set_hashing_config(_Blobs(digests))
-        with _scratch() as folder:
-            file = folder / "signature"
-            config.sign(Path(digests[0]), file)
-            return file.read_bytes()
+    digests = [ref.sha256 for ref in (BlobRef.of(data), *blobs)]
+    config = signing.Config().use_elliptic_key_signer(private_key=file)  # type: ignore[no-untyped-call]
+    config.set_hashing_config(_Blobs(digests))
+    with _scratch() as folder:
+        signature = folder / "signature"
+        config.sign(Path(digests[0]), signature)
+        return signature.read_bytes()
 
 
-def verifies(key: PublicKey, data: bytes, signature: bytes) -> bool:
+def verifies(line: str, data: bytes, signature: bytes) -> bool:
     """Whether this is the key's signature of the manifest with these bytes, and of any blobs.
 
     The blobs need not be here: they are compared with the digests in the manifest when they arrive.
+
+    Args:
+        line: The public key as OpenSSH writes it, without a comment.
+        data: The manifest.
+        signature: What is said to be its signature.
     """
     digest = BlobRef.of(data).sha256
     with _scratch() as folder, redirect_stdout(sys.stderr):
         public, file = folder / "key.pem", folder / "signature"
         file.write_bytes(signature)
         try:
-            public.write_bytes(_pem(key))
+            public.write_bytes(_pem(line))
             config = verifying.Config().use_elliptic_key_verifier(public_key=public)  # type: ignore[no-untyped-call]
             config.set_hashing_config(_Blobs([digest])).set_ignore_unsigned_files(True)
             config.verify(Path(digest), file)
@@ -130,6 +117,6 @@ def _scratch() -> Iterator[Path]:
         raise LtxError(f"cannot use a temporary folder: {error}", hint="set TMPDIR to another one") from error
 
 
-def _pem(key: PublicKey) -> bytes:
-    public = forms.load_ssh_public_key(replace(key, comment="").line.encode())
+def _pem(line: str) -> bytes:
+    public = forms.load_ssh_public_key(line.encode())
     return public.public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)

@@ -22,8 +22,8 @@ from pathlib import Path
 from ltx_cache.errors import BadKey, NotTrusted, ToolMissing
 from ltx_cache.files import reading
 from ltx_cache.home import config_home
+from ltx_cache.public_key import KIND, KINDS, PublicKey, fingerprint
 from ltx_cache.remote import Remote
-from ltx_cache.signing import KIND, KINDS, PublicKey, fingerprint
 
 ALLOW = "--allow-unsigned"
 Signatures = Mapping[str, bytes]

@@ -17,6 +17,7 @@ WANTED = {
     "locks.py": {"filelock"},
     "leases.py": {"filelock"},
     "hub.py": {"huggingface_hub", "httpx"},
+    "public_key.py": {"cryptography"},
     "signing.py": {"cryptography"},
     "openssf.py": {"cryptography", "model_signing"},
 }

@@ -16,8 +16,9 @@ import pytest
 from ltx_cache.blobref import BlobRef
 from ltx_cache.errors import BadKey, NotTrusted, ToolMissing
 from ltx_cache.folder_remote import FolderRemote
+from ltx_cache.public_key import PublicKey
 from ltx_cache.remote import Publication, blob_path, signature_path
-from ltx_cache.signing import PublicKey, SigningKey, generate
+from ltx_cache.signing import SigningKey, generate
 from ltx_cache.store import Store
 from ltx_cache.transfer import push
 from ltx_cache.trust import Trust, trust

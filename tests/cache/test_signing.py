@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ltx_cache.errors import BadKey, FileNotReadable, ToolMissing
-from ltx_cache.signing import PublicKey, SigningKey, fingerprint, generate
+from ltx_cache.public_key import PublicKey, fingerprint
+from ltx_cache.signing import SigningKey, generate
 from ltx_cache.trust import Trust, trust
 
 DATA = b"the bytes of a manifest"

@@ -25,8 +25,8 @@ from ltx_cache.errors import (
     WrongBytes,
 )
 from ltx_cache.folder_remote import FolderRemote
+from ltx_cache.public_key import PublicKey
 from ltx_cache.remote import decode_pointer, encode_pointer
-from ltx_cache.signing import PublicKey
 from ltx_cache.store import Store
 from ltx_cache.trust import Trust
 from ltx_run.acquire import Order, acquire
