@@ -16,9 +16,9 @@ from ltxbuild.components import ModelConfig
 from ltxbuild.model.config import GeneratorConfig
 from ltxbuild.model.forms import BLOCK_QUERIES
 from ltxbuild.model.video_stages import decoder_stages, encoder_stages
-from ltxbuild.plan.arguments import F32, table_numbers
+from ltxbuild.plan.arguments import F32, batched_passes, table_numbers
 from ltxbuild.plan.placement import Placement
-from ltxbuild.plan.programspec import Forms, ProgramSpec, batched_passes
+from ltxbuild.plan.programspec import Forms, ProgramSpec
 
 ACCURACY = 2
 """Factor within which the estimate and XLA:CPU agree, in either direction."""

@@ -5,6 +5,7 @@ The programs themselves say it exactly (`programs.*`), but importing them takes 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ltxbuild.components import ModelConfig
@@ -75,6 +76,17 @@ def table_numbers(sizes: dict[str, Any], config: ModelConfig) -> int:
     model, cells = config.ltx.transformer, sizes["height"] * sizes["width"]
     tokens = _cells(sizes) + sizes.get("keyframes", 0) * cells
     return int(tokens * (model.video_dim + model.audio_dim) + 2 * sizes["audio"] * model.audio_dim)
+
+
+def batched_passes(sizes: Mapping[str, Any]) -> int:
+    """Passes of a guided step that are one batch, by the geometry of its program; 1 without guidance.
+
+    >>> batched_passes({"negative": 1, "stg_blocks": (28,), "isolated": 0, "batched": 1})
+    3
+    """
+    if not sizes.get("batched"):
+        return 1
+    return 1 + int(sizes["negative"]) + bool(sizes["stg_blocks"]) + int(sizes["isolated"])
 
 
 def _cells(sizes: dict[str, Any]) -> int:

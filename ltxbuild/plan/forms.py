@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from ltxbuild.components import ModelConfig
 from ltxbuild.model.forms import Attention, Convolution, Layers
+from ltxbuild.plan.arguments import batched_passes
 from ltxbuild.plan.placement import Placement
-from ltxbuild.plan.programspec import Forms, ProgramSpec, batched_passes
+from ltxbuild.plan.programspec import Forms, ProgramSpec
 from ltxbuild.recipe import Recipe
 
 SCORES_LIMIT = 1 << 30

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,17 +21,6 @@ def component_of(weight_set: str) -> str:
     ('transformer', 'vocoder')
     """
     return weight_set.partition(".")[0]
-
-
-def batched_passes(sizes: Mapping[str, Any]) -> int:
-    """Passes of a guided step that are one batch, by the geometry of its program; 1 without guidance.
-
-    >>> batched_passes({"negative": 1, "stg_blocks": (28,), "isolated": 0, "batched": 1})
-    3
-    """
-    if not sizes.get("batched"):
-        return 1
-    return 1 + int(sizes["negative"]) + bool(sizes["stg_blocks"]) + int(sizes["isolated"])
 
 
 @dataclass(frozen=True, slots=True)
