@@ -16,15 +16,14 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from ltxbuild.errors import RecipeError
 from ltxbuild.guidance import GuidanceSection, VideoScales
 from ltxbuild.model.config import UpsamplerKind
-from ltxbuild.plan.profiles import PROFILES, check_degrees
+from ltxbuild.plan.profiles import check_degrees
 from ltxbuild.recipe_file import read
 from ltxbuild.section import Section
+from ltxbuild.targets.section import FlagValue, Platform, TargetSection
 from ltxbuild.upsampling import UPSAMPLINGS
 
-Platform = Literal["cpu", "cuda", "tpu", "neuron"]
 Precision = Literal["bfloat16", "float32"]
 Pipeline = Literal["distilled_one_stage", "distilled_two_stage", "guided_one_stage", "guided_two_stage"]
-FlagValue = bool | int | float | str
 
 
 class LoraSection(Section):
@@ -59,49 +58,6 @@ class CheckpointSection(Section):
         if self.distilled is not None and self.distilled_lora is not None:
             raise ValueError("has both distilled and distilled_lora; the second stage takes one of them")
         return self
-
-
-class TargetSection(Section):
-    """What the programs run on."""
-
-    platform: Platform
-    topology: str | None = Field(
-        None, description="device topology for cross-compiling, e.g. v6e:2x4 or h200"
-    )
-    tensor_parallel: Annotated[int, Field(ge=1)] = Field(1, description="devices that split heads")
-    context_parallel: Annotated[int, Field(ge=1)] = Field(1, description="devices that split video tokens")
-    profile: str = Field("single", description=f"how components are split: {', '.join(PROFILES)}")
-    isa: Literal["native", "sse4", "avx2", "avx512"] = Field(
-        "native", description="instruction-set level of CPU programs: this machine's, or a portable one"
-    )
-    flags: dict[str, FlagValue] = Field(default_factory=dict, description="compiler flags")
-    compiler: str | None = Field(
-        None,
-        description="version of neuronx-cc to compile with, or whose NEFFs are imported",
-    )
-
-    @field_validator("profile")
-    @classmethod
-    def _known_profile(cls, value: str) -> str:
-        if value not in PROFILES:
-            raise ValueError(f"unknown profile, allowed: {', '.join(PROFILES)}")
-        return value
-
-    @model_validator(mode="after")
-    def _compiler_fits_platform(self) -> TargetSection:
-        if self.compiler is not None and self.platform != "neuron":
-            raise ValueError(f"compiler is for platform neuron; that of {self.platform} is a package")
-        return self
-
-    @property
-    def degrees(self) -> dict[str, int]:
-        """Devices along each mesh axis, slowest first."""
-        return {"cp": self.context_parallel, "tp": self.tensor_parallel}
-
-    @property
-    def devices(self) -> int:
-        """Devices in all."""
-        return self.context_parallel * self.tensor_parallel
 
 
 class VariantSection(Section):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ltx_run.fingerprint import compiler_features
 
 if TYPE_CHECKING:
-    from ltxbuild.recipe import TargetSection
+    from ltxbuild.targets.section import TargetSection
 
 MAX_ISA = {"sse4": "SSE4_2", "avx2": "AVX2", "avx512": "AVX512"}
 

@@ -12,7 +12,7 @@ from ltxbuild.errors import ToolMissing
 from ltxbuild.targets.topology import known
 
 if TYPE_CHECKING:
-    from ltxbuild.recipe import TargetSection
+    from ltxbuild.targets.section import TargetSection
 
 
 class Gpu(NamedTuple):

@@ -11,7 +11,7 @@ from ltxbuild.neuron import toolchain
 from ltxbuild.targets.topology import known
 
 if TYPE_CHECKING:
-    from ltxbuild.recipe import TargetSection
+    from ltxbuild.targets.section import TargetSection
 
 TOPOLOGIES: Mapping[str, int] = MappingProxyType({"trn2": 4})
 """Devices of each topology: the logical cores of one chip, of two physical ones each."""

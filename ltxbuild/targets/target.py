@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from ltxbuild.recipe import TargetSection
+    from ltxbuild.targets.section import TargetSection
 
 
 class Target(Protocol):

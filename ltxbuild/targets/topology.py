@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ltxbuild.errors import RecipeError
 
 if TYPE_CHECKING:
-    from ltxbuild.recipe import TargetSection
+    from ltxbuild.targets.section import TargetSection
 
 
 def known(section: TargetSection, topologies: Mapping[str, int]) -> str:

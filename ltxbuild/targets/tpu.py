@@ -15,7 +15,7 @@ from ltxbuild.errors import ToolMissing
 from ltxbuild.targets.topology import known
 
 if TYPE_CHECKING:
-    from ltxbuild.recipe import TargetSection
+    from ltxbuild.targets.section import TargetSection
 
 
 class Generation(NamedTuple):

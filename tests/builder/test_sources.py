@@ -14,7 +14,10 @@ from ltx_cache.store import Store
 from ltxbuild.plan import sources
 from ltxbuild.plan.sources import reached_modules, source_digest
 from ltxbuild.programs import MODULES
+from ltxbuild.targets import TARGETS
+from ltxbuild.targets.target import Target
 
+AWAY = ("ltxbuild.cli", "ltxbuild.recipe", "ltxbuild.build")
 PACKAGE = Path(ltxbuild.__file__).parent
 DIGEST = "import sys; from ltxbuild.plan.sources import source_digest; print(source_digest(*sys.argv[1:]))"
 
@@ -62,9 +65,15 @@ def test_a_program_reaches_its_model_and_no_command_line() -> None:
     """The graph follows imports down to the layers, and stays away from planning and commands."""
     reached = reached_modules(MODULES["denoise"])
     assert "ltxbuild.model.layers" in reached
-    assert not [
-        name for name in reached if name.startswith(("ltxbuild.cli", "ltxbuild.recipe", "ltxbuild.build"))
-    ]
+    assert not [name for name in reached if name.startswith(AWAY)]
+
+
+@pytest.mark.parametrize("each", TARGETS.values(), ids=TARGETS)
+def test_a_compiler_reaches_no_recipe(each: Target) -> None:
+    """A new field of recipes rebuilds no program."""
+    reached = reached_modules(each.backend, *([each.assembler] if each.assembler else []))
+    assert "ltxbuild.compiler.lower" in reached
+    assert not [name for name in reached if name.startswith(AWAY)]
 
 
 def test_what_was_read_is_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
