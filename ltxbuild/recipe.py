@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from ltxbuild.errors import RecipeError
 from ltxbuild.guidance import GuidanceSection, VideoScales
 from ltxbuild.model.config import UpsamplerKind
+from ltxbuild.model.geometry import FRAME_STRIDE, PIXEL_STRIDE
 from ltxbuild.plan.profiles import check_degrees
 from ltxbuild.recipe_file import read
 from ltxbuild.section import Section
@@ -63,8 +64,8 @@ class CheckpointSection(Section):
 class VariantSection(Section):
     """One output geometry."""
 
-    height: Annotated[int, Field(gt=0, multiple_of=32)]
-    width: Annotated[int, Field(gt=0, multiple_of=32)]
+    height: Annotated[int, Field(gt=0, multiple_of=PIXEL_STRIDE)]
+    width: Annotated[int, Field(gt=0, multiple_of=PIXEL_STRIDE)]
     frames: Annotated[int, Field(gt=0)]
     fps: Annotated[float, Field(gt=0, le=120)] = 24.0
     keyframes: Annotated[int, Field(ge=0)] | None = Field(
@@ -76,9 +77,12 @@ class VariantSection(Section):
     @field_validator("frames")
     @classmethod
     def _whole_latent_frames(cls, value: int) -> int:
-        if value % 8 != 1:
-            low = (value - 1) // 8 * 8 + 1
-            raise ValueError(f"must be 8k+1 (the video VAE packs 8 frames); nearest: {low} and {low + 8}")
+        if value % FRAME_STRIDE != 1:
+            low = (value - 1) // FRAME_STRIDE * FRAME_STRIDE + 1
+            raise ValueError(
+                f"must be {FRAME_STRIDE}k+1 (the video VAE packs {FRAME_STRIDE} frames); "
+                f"nearest: {low} and {low + FRAME_STRIDE}"
+            )
         return value
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ltxbuild.components import ModelConfig
 from ltxbuild.model.config import GeneratorConfig
 from ltxbuild.model.forms import BLOCK_QUERIES
+from ltxbuild.model.geometry import MEL_STRIDE
 from ltxbuild.model.video_stages import decoder_stages, encoder_stages
 from ltxbuild.plan.arguments import F32, batched_passes, table_numbers
 from ltxbuild.plan.placement import Placement
@@ -195,7 +196,7 @@ def _upsampler(case: _Case) -> int:
 
 def _audio_decoder(case: _Case) -> int:
     audio = case.config.ltx.audio_vae
-    return _convolved(case, 4 * case.sizes["audio"] * audio.mel_bins * audio.ch)
+    return _convolved(case, MEL_STRIDE * case.sizes["audio"] * audio.mel_bins * audio.ch)
 
 
 def _convolved(case: _Case, live: int) -> int:
