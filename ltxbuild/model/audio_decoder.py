@@ -7,6 +7,7 @@ before the first one.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jax import Array
 from ltxbuild.model.audio_vae import level_widths, middle, residual_block
 from ltxbuild.model.config import AudioVaeConfig
 from ltxbuild.model.conv import conv2d, convolve2d
+from ltxbuild.model.forms import Convolution
 from ltxbuild.model.layers import pixel_norm, run_layers, silu
 from ltxbuild.model.params import ParamTable, prefixed, stack, vector
 
@@ -51,22 +53,23 @@ def _level_table(level: int, widths: tuple[int, ...], count: int) -> ParamTable:
     return table
 
 
-def decode(params: Params, latent: Array, config: AudioVaeConfig) -> Array:
+def decode(params: Params, latent: Array, config: AudioVaeConfig, form: Convolution = "taps") -> Array:
     """Turn audio latents into a mel spectrogram.
 
     Args:
         params: Tree of `params`' table.
         latent: `[B, C, T, F]` as the transformer gives it, C times F values per frame.
         config: Sizes.
+        form: Of the convolutions, see `conv.convolve2d`.
 
     Returns:
         `[B, out_ch, 4 * T - 3, mel_bins]` in the dtype of `latent`.
     """
     x = jnp.moveaxis(_denormalize(params["statistics"], latent), 1, -1)
-    x = _convolve(params["conv_in"], x)
+    x = _convolve(params["conv_in"], x, form)
     for level in reversed(range(len(config.ch_mult))):
-        x = _level(params["levels"][str(level)], x)
-    x = _convolve(params["conv_out"], _activate(x))
+        x = _level(params["levels"][str(level)], x, form)
+    x = _convolve(params["conv_out"], _activate(x), form)
     return jnp.moveaxis(_fit(x, STRIDE * (latent.shape[2] - 1) + 1, config.mel_bins), -1, 1)
 
 
@@ -78,21 +81,22 @@ def _denormalize(params: Params, latent: Array) -> Array:
     return latent * std + mean
 
 
-def _level(params: Params, x: Array) -> Array:
+def _level(params: Params, x: Array, form: Convolution) -> Array:
     """Residual blocks of one resolution, then twice the resolution if there is a finer one."""
+    residual = partial(_residual, form=form)
     if "first" in params:
-        x = _residual(x, params["first"])
-    x = run_layers(_residual, x, params["blocks"])
+        x = residual(x, params["first"])
+    x = run_layers(residual, x, params["blocks"])
     if "upsample" not in params:
         return x
     x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-    return _convolve(params["upsample"], x)[:, 1:]
+    return _convolve(params["upsample"], x, form)[:, 1:]
 
 
-def _residual(x: Array, params: Params) -> Array:
-    inner = _convolve(params["conv1"], _activate(x))
-    inner = _convolve(params["conv2"], _activate(inner))
-    skip = convolve2d(params["shortcut"], x, ((0, 0), (0, 0))) if "shortcut" in params else x
+def _residual(x: Array, params: Params, form: Convolution) -> Array:
+    inner = _convolve(params["conv1"], _activate(x), form)
+    inner = _convolve(params["conv2"], _activate(inner), form)
+    skip = convolve2d(params["shortcut"], x, ((0, 0), (0, 0)), form) if "shortcut" in params else x
     return skip + inner
 
 
@@ -100,8 +104,8 @@ def _activate(x: Array) -> Array:
     return silu(pixel_norm(x, NORM_EPS))
 
 
-def _convolve(params: Params, x: Array) -> Array:
-    return convolve2d(params, x, ((2, 0), (1, 1)))
+def _convolve(params: Params, x: Array, form: Convolution) -> Array:
+    return convolve2d(params, x, ((2, 0), (1, 1)), form)
 
 
 def _fit(x: Array, frames: int, bins: int) -> Array:

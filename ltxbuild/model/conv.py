@@ -25,12 +25,13 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ltxbuild.model import products
 from ltxbuild.model.forms import Convolution
 from ltxbuild.model.params import Layout, ParamSpec, ParamTable
+from ltxbuild.model.products import Padding2d
 
 Params = Mapping[str, Any]
 Channels = int | tuple[int, ...]
-Padding2d = tuple[tuple[int, int], tuple[int, int]]
 
 
 def conv2d(
@@ -90,19 +91,24 @@ def _bias(name: str, key: str, split: tuple[int, ...]) -> ParamSpec:
     return ParamSpec(f"{name}.bias", (*reversed(split),), (None,) * outs, (f"{key}.bias",), layout)
 
 
-def convolve2d(params: Params, x: Array, padding: Padding2d = ((1, 1), (1, 1))) -> Array:
+def convolve2d(
+    params: Params, x: Array, padding: Padding2d = ((1, 1), (1, 1)), form: Convolution = "taps"
+) -> Array:
     """Convolve images with stride 1.
 
     Args:
         params: `weight [kh, kw, in, out]` and perhaps `bias [out]`.
         x: `[N, H, W, in]`.
         padding: Zeros before and after, for height and width.
+        form: `products`, or anything else for the platform's convolution; see `convolve3d`.
 
     Returns:
         `[N, H', W', out]` in the dtype of `x`.
     """
-    weight = params["weight"]
-    return _finish(params, _tap(x, weight.reshape(*weight.shape[:3], -1), padding), x)
+    weight = params["weight"].reshape(*params["weight"].shape[:3], -1)
+    if form == "products":
+        return products.convolve(weight[None], _bias_of(params), x, padding)
+    return _finish(params, _tap(x, weight, padding), x)
 
 
 def convolve3d(params: Params, x: Array, form: Convolution = "taps") -> Array:
@@ -113,8 +119,7 @@ def convolve3d(params: Params, x: Array, form: Convolution = "taps") -> Array:
         x: `[T + kt - 1, H, W, in]`.
         form: `taps` is the sum over temporal taps of 2-D convolutions with the frames in the batch, twice as
             fast as `direct`, one 3-D convolution, on a CPU; for TPU that compiles in a sixth of the time.
-            `products` is a matrix product per frame: XLA:CPU multiplies bf16 matrices as they are, but
-            widens what it convolves.
+            `products` is a matrix product per frame or band of rows, see `model.products`.
 
     Returns:
         `[T, H, W, out]` in the dtype of `x`.
@@ -125,7 +130,7 @@ def convolve3d(params: Params, x: Array, form: Convolution = "taps") -> Array:
     if form == "direct":
         return _finish(params, _whole(x, weight, padding), x)
     if form == "products":
-        return _products(params, weight, x)
+        return products.convolve(weight, _bias_of(params), x, padding)
     frames = x.shape[0] - taps + 1
     total = _tap(x[:frames], weight[0], padding)
     for tap in range(1, taps):
@@ -155,45 +160,13 @@ def _whole(x: Array, weight: Array, padding: Padding2d) -> Array:
     )[0]
 
 
-def _products(params: Params, weight: Array, x: Array) -> Array:
-    """A convolution `[T + kt - 1, H, W, in]` to `[T, H, W, out]`, frame by frame.
-
-    The pixels of a frame, with those of its neighbours in time as further channels, times the weights of all
-    spatial taps beside each other; then the results of the taps are shifted over the frame and summed.
-    """
-    depth, height, width, channels, outputs = weight.shape
-    taps = [(row, column) for row in range(height) for column in range(width)]
-    matrix = weight.transpose(0, 3, 1, 2, 4).reshape(depth * channels, len(taps) * outputs)
-
-    def frame(number: Array) -> Array:
-        near = lax.dynamic_slice_in_dim(x, number, depth)
-        pixels = jnp.concatenate(list(near), axis=-1)
-        product = lax.dot_general(
-            pixels.reshape(-1, depth * channels),
-            matrix,
-            (((1,), (0,)), ((), ())),
-            preferred_element_type=jnp.float32,
-        ).reshape(*pixels.shape[:2], len(taps), outputs)
-        shifted = (
-            _shift(product[:, :, tap], height // 2 - row, width // 2 - column)
-            for tap, (row, column) in enumerate(taps)
-        )
-        return _finish(params, sum(shifted, jnp.zeros((), jnp.float32)), x)
-
-    made: Array = lax.map(frame, jnp.arange(x.shape[0] - depth + 1))
-    return made
-
-
-def _shift(x: Array, down: int, right: int) -> Array:
-    """`[H, W, C]` moved by rows and columns, with zeros where nothing came from."""
-    zero = jnp.zeros((), x.dtype)
-    return lax.pad(x, zero, ((down, -down, 0), (right, -right, 0), (0, 0, 0)))
-
-
 def _finish(params: Params, total: Array, x: Array) -> Array:
-    if "bias" in params:
-        total = total + params["bias"].reshape(-1).astype(jnp.float32)
-    return total.astype(x.dtype)
+    return (total + _bias_of(params)).astype(x.dtype)
+
+
+def _bias_of(params: Params) -> Array:
+    bias: Array | None = params.get("bias")
+    return jnp.zeros((), jnp.float32) if bias is None else bias.reshape(-1).astype(jnp.float32)
 
 
 def replicate_frames(x: Array, before: int, after: int) -> Array:

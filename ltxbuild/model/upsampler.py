@@ -87,7 +87,7 @@ def upsample(params: Params, latent: Array, config: UpsamplerConfig, form: Convo
         params: Tree of `params(config)`.
         latent: `[1, C, F, h, w]`, normalised.
         config: Sizes.
-        form: Of the 3-D convolutions, see `conv.convolve3d`.
+        form: Of the convolutions, see `conv.convolve3d`.
 
     Returns:
         `[1, C, F, 2h, 2w]`, `[1, C, F, 3h/2, 3w/2]` or `[1, C, 2F - 1, h, w]`, normalised, in the dtype of
@@ -101,17 +101,17 @@ def upsample(params: Params, latent: Array, config: UpsamplerConfig, form: Convo
     residual = partial(_residual, conv=conv)
     x = silu(_group_norm(params["norm_in"], conv(params["conv_in"], x)))
     x = run_layers(residual, x, params["before"]["blocks"])
-    x = _resample(params, x, config, conv)
+    x = _resample(params, x, config, form)
     x = run_layers(residual, x, params["after"]["blocks"])
     return from_video(normalize(params["statistics"], conv(params["conv_out"], x)))
 
 
-def _resample(params: Params, x: Array, config: UpsamplerConfig, conv: Convolve) -> Array:
+def _resample(params: Params, x: Array, config: UpsamplerConfig, form: Convolution) -> Array:
     spread = SPREAD[config.kind]
     if config.kind == "temporal_x2":
         # A latent frame stands for eight frames, the first one for a single frame.
-        return depth_to_space(conv(params["upsample"], x), spread)[1:]
-    x = depth_to_space(convolve2d(params["upsample"], x), spread)
+        return depth_to_space(_convolve(params["upsample"], x, form=form), spread)[1:]
+    x = depth_to_space(convolve2d(params["upsample"], x, form=form), spread)
     return _blur(params["blur"], x) if config.kind == "spatial_x1.5" else x
 
 

@@ -59,7 +59,9 @@ def place(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, table: ParamTa
     chosen, own = target(platform), platform == recipe.target.platform
     asked = {**(recipe.target.flags if own else {}), **(override.flags if override else {})}
     mesh, rules = _layout(spec, recipe, config, table) if own else ({}, {})
-    return Placement(platform, mesh, rules, chosen.machine(recipe.target), {**chosen.flags, **asked})
+    return Placement(
+        platform, mesh, rules, chosen.machine(recipe.target), {**chosen.flags(spec.kind), **asked}
+    )
 
 
 def _platform(spec: ProgramSpec, recipe: Recipe) -> str:

@@ -18,7 +18,7 @@ def audio_decoder(size: dict[str, Any], config: ModelConfig, dtype: str, forms: 
     audio = config.ltx.audio_vae
     cells = config.ltx.transformer.audio_in_channels // audio.z_channels
     latent = Tensor("latent", (1, audio.z_channels, size["audio"], cells), dtype)
-    return one_to_one(partial(decoder.decode, config=audio), latent, "mel")
+    return one_to_one(partial(decoder.decode, config=audio, form=forms.convolution), latent, "mel")
 
 
 def vocoder(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:

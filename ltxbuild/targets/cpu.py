@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ltx_run.fingerprint import compiler_features
@@ -11,6 +10,7 @@ from ltx_run.fingerprint import compiler_features
 if TYPE_CHECKING:
     from ltxbuild.targets.section import TargetSection
 
+SMALL = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
 MAX_ISA = {"sse4": "SSE4_2", "avx2": "AVX2", "avx512": "AVX512"}
 
 
@@ -19,20 +19,21 @@ class Cpu:
 
     platform = "cpu"
     packages: tuple[str, ...] = ("jax", "jaxlib")
-    # The first keeps the official rounding: without it, fused bf16 operations stay in f32 between each other.
-    # The second keeps memory small: by default what waits for nothing is made first, and held until wanted.
-    flags: Mapping[str, Any] = MappingProxyType(
-        {
-            "xla_allow_excess_precision": False,
-            "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-        }
-    )
     backend = "ltxbuild.compiler.cpu"
     assembler: str | None = None
 
     def runs(self, kind: str) -> bool:
         """Everything."""
         return True
+
+    def flags(self, kind: str) -> Mapping[str, Any]:
+        """The official rounding: without it, fused bf16 operations stay in f32 between each other.
+
+        And small memory: by default what waits for nothing is made first, and held until wanted. Not in the
+        vocoder, which is small, and whose three branches then run one after another.
+        """
+        rounding = {"xla_allow_excess_precision": False}
+        return rounding if kind == "vocoder" else {**rounding, "xla_cpu_scheduler_type": SMALL}
 
     def machine(self, section: TargetSection) -> dict[str, Any]:
         """Instruction set, and what the compiler has of it here."""

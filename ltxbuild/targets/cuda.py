@@ -66,13 +66,16 @@ class Cuda:
         "nvidia-cudnn-cu13",
         "nvidia-nvjitlink",
     )
-    flags: Mapping[str, Any] = MappingProxyType({"xla_allow_excess_precision": False})
     backend = "ltxbuild.compiler.cuda"
     assembler: str | None = None
 
     def runs(self, kind: str) -> bool:
         """Everything."""
         return True
+
+    def flags(self, kind: str) -> Mapping[str, Any]:
+        """The official rounding."""
+        return {"xla_allow_excess_precision": False}
 
     def machine(self, section: TargetSection) -> dict[str, Any]:
         """The topology.

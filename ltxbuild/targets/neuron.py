@@ -22,22 +22,22 @@ class Neuron:
 
     platform = "neuron"
     packages: tuple[str, ...] = ("jax", "jaxlib")
-    # `none` keeps the dtypes of the program; the rest is what ports of this model to Trainium2 compile with.
-    flags: Mapping[str, Any] = MappingProxyType(
-        {
-            "auto-cast": "none",
-            "lnc": 2,
-            "model-type": "transformer",
-            "optlevel": 1,
-            "tensorizer-options": "--enable-ccop-compute-overlap",
-        }
-    )
     backend = "ltxbuild.compiler.neuron"
     assembler: str | None = "ltxbuild.neuron.assembly"
 
     def runs(self, kind: str) -> bool:
         """The text encoder and the transformer; what is small beside them runs on the host."""
         return kind in ("text_encoder", "denoise", "denoise_from", "denoise_step")
+
+    def flags(self, kind: str) -> Mapping[str, Any]:
+        """`none` keeps the dtypes of the program; the rest is what ports of this model compile with."""
+        return {
+            "auto-cast": "none",
+            "lnc": 2,
+            "model-type": "transformer",
+            "optlevel": 1,
+            "tensorizer-options": "--enable-ccop-compute-overlap",
+        }
 
     def machine(self, section: TargetSection) -> dict[str, Any]:
         """The topology.

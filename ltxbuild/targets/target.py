@@ -15,7 +15,6 @@ class Target(Protocol):
     Attributes:
         platform: Its name in recipes.
         packages: Packages whose versions code generation depends on; factors of the program key.
-        flags: Compiler flags that a recipe's own are laid over.
         backend: Module that the compile process uses for it, see `compiler.backend`.
         assembler: Module with a function like `neuron.assembly.assemble`, for a compiler that is a program of
             its own: the compile process then gives what that compiler reads. None where it gives executables.
@@ -23,12 +22,14 @@ class Target(Protocol):
 
     platform: str
     packages: tuple[str, ...]
-    flags: Mapping[str, Any]
     backend: str
     assembler: str | None
 
     def runs(self, kind: str) -> bool:
         """Whether programs of that kind run on the platform; the others run on the host's CPU beside it."""
+
+    def flags(self, kind: str) -> Mapping[str, Any]:
+        """Compiler flags for programs of that kind, that a recipe's own are laid over."""
 
     def machine(self, section: TargetSection) -> dict[str, Any]:
         """What the compiler must know of the machine; part of the program key.

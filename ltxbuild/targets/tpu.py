@@ -59,13 +59,16 @@ class Tpu:
 
     platform = "tpu"
     packages: tuple[str, ...] = ("jax", "jaxlib", "libtpu")
-    flags: Mapping[str, Any] = MappingProxyType({})
     backend = "ltxbuild.compiler.tpu"
     assembler: str | None = None
 
     def runs(self, kind: str) -> bool:
         """Everything."""
         return True
+
+    def flags(self, kind: str) -> Mapping[str, Any]:
+        """None."""
+        return {}
 
     def machine(self, section: TargetSection) -> dict[str, Any]:
         """The topology.

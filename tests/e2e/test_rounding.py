@@ -77,7 +77,7 @@ def call(kind: str, weights: dict[str, Tensor], inputs: list[Any], **geometry: i
     )
     params = load(COMPONENTS[component].table(config), weights, jnp.bfloat16)
     arrays = [jnp.asarray(x, t.dtype) for x, t in zip(inputs, program.tensors, strict=True)]
-    compiled = jax.jit(program.function).lower(params, *arrays).compile(dict(target("cpu").flags))
+    compiled = jax.jit(program.function).lower(params, *arrays).compile(dict(target("cpu").flags(kind)))
     return [torch.from_numpy(np.array(result.astype(jnp.float32))) for result in compiled(params, *arrays)]
 
 

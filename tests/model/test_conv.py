@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from loading import load
 
-from ltxbuild.model import conv
+from ltxbuild.model import conv, products
 from ltxbuild.model.forms import Convolution
 
 
@@ -23,15 +23,19 @@ def _state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {f"official.{key}": value for key, value in module.state_dict().items()}
 
 
-@pytest.mark.parametrize(("kernel", "padding"), [((3, 3), ((2, 0), (1, 1))), ((1, 1), ((0, 0), (0, 0)))])
-def test_2d_equals_torch(kernel: tuple[int, int], padding: conv.Padding2d) -> None:
+@pytest.mark.parametrize("form", ["taps", "products"])
+@pytest.mark.parametrize(
+    ("kernel", "padding"),
+    [((3, 3), ((2, 0), (1, 1))), ((1, 1), ((0, 0), (0, 0))), ((2, 3), ((0, 0), (0, 3)))],
+)
+def test_2d_equals_torch(kernel: tuple[int, int], padding: products.Padding2d, form: Convolution) -> None:
     """A 2-D convolution with any padding is torch's on the same kernel and bias."""
     module = _torch_conv(2, 5, 4, kernel)
     params = load(conv.conv2d("ours", "official", 5, 4, kernel), _state(module))["ours"]
     x = torch.randn(2, 4, 6, 7)
     (top, bottom), (left, right) = padding
     want = module(F.pad(x, (left, right, top, bottom)))
-    got = conv.convolve2d(params, jnp.asarray(x.permute(0, 2, 3, 1).numpy()), padding)
+    got = conv.convolve2d(params, jnp.asarray(x.permute(0, 2, 3, 1).numpy()), padding, form)
     np.testing.assert_allclose(np.moveaxis(np.asarray(got), -1, 1), want.numpy(), atol=2e-6)
 
 

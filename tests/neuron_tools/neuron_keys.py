@@ -10,7 +10,7 @@ from ltx_cache.key import Factor, Key
 from ltx_cache.store import Store
 from ltxbuild.targets import target
 
-FLAGS = dict(target("neuron").flags)
+FLAGS = dict(target("neuron").flags("denoise"))
 GRAPH = b"a graph"
 
 

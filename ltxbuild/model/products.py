@@ -1,0 +1,94 @@
+"""Convolutions as matrix products, for CPUs: XLA:CPU multiplies bf16 as it is, but widens what it convolves.
+
+The pixels of a frame, with those of its neighbours in time as further channels, are multiplied with the
+weights of all spatial taps beside each other; then the results of the taps are shifted and summed.
+
+What decides how fast that is (docs/performance.md has the figures): products stay in the caches, as frames
+are cut into bands of rows; loops move bits and not numbers, for XLA:CPU widens bf16 that a loop collects, all
+frames once per frame; and sums are apart from the write of a loop's result, which is done by one thread.
+
+    convolve(weight [kt, kh, kw, in, out], bias [out], x [T + kt - 1, H, W, in], padding) -> [T, H', W', out]
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental.xla_metadata import set_xla_metadata
+
+Padding2d = tuple[tuple[int, int], tuple[int, int]]
+BAND_BYTES = 24 << 20
+"""Most bytes of a band's product, unless that leaves few rows."""
+FEW_ROWS = 24
+"""Bands have at least so many rows: the taps reach beyond a band, and what they reach is multiplied twice."""
+
+
+def convolve(weight: Array, bias: Array, x: Array, padding: Padding2d) -> Array:
+    """Convolve with stride 1, without padding in time.
+
+    Args:
+        weight: `[kt, kh, kw, in, out]`.
+        bias: `[out]`, f32; or zero.
+        x: `[T + kt - 1, H, W, in]`.
+        padding: Zeros before and after, for height and width.
+
+    Returns:
+        `[T, H', W', out]`: summed in f32, then rounded to the dtype of `x`.
+    """
+    depth, height, width, channels, outputs = weight.shape
+    (top, bottom), (left, right) = padding
+    frames, (rows, columns) = x.shape[0] - depth + 1, x.shape[1:3]
+    rows += top + bottom - height + 1
+    band = _band(rows, height, 4 * columns * height * width * outputs)
+    bits = jnp.pad(_bits(x), ((0, 0), (top, bottom), (0, 0), (0, 0)))
+    matrix = weight.transpose(0, 3, 1, 2, 4).reshape(depth * channels, -1)
+
+    def one(index: Array) -> Array:
+        frame, start = index // (rows // band), index % (rows // band) * band
+        near = lax.dynamic_slice(bits, (frame, start, 0, 0), (depth, band + height - 1, columns, channels))
+        pixels = lax.bitcast_convert_type(jnp.concatenate(list(near), axis=-1), x.dtype)
+        product = lax.dot_general(
+            pixels.reshape(-1, depth * channels),
+            matrix,
+            (((1,), (0,)), ((), ())),
+            preferred_element_type=jnp.float32,
+        )
+        taps = product.reshape(-1, columns, height, width, outputs)
+        return _apart(partial(_summed, dtype=x.dtype, sides=(left, right)), taps, bias)
+
+    made = lax.bitcast_convert_type(lax.map(one, jnp.arange(frames * rows // band)), x.dtype)
+    return made.reshape(frames, rows, -1, outputs)
+
+
+def _band(rows: int, height: int, row_bytes: int) -> int:
+    """Rows of a band: as many as fit, in bands of equal size; all of them if those would be few."""
+    fit = [count for count in range(FEW_ROWS, rows) if rows % count == 0]
+    return max((count for count in fit if (count + height - 1) * row_bytes <= BAND_BYTES), default=rows)
+
+
+def _summed(taps: Array, bias: Array, dtype: jnp.dtype, sides: tuple[int, int]) -> Array:
+    """Bits of the results `[R, W', out]` of `[R + kh - 1, W, kh, kw, out]`."""
+    _, _, height, width, _ = taps.shape
+    rows = taps.shape[0] - height + 1
+    left, right = sides
+    total = jnp.zeros((), jnp.float32)
+    for i in range(height):
+        for j in range(width):
+            shift = ((0, 0, 0), (left - j, right - (width - 1 - j), 0), (0, 0, 0))
+            total = total + lax.pad(taps[i : i + rows, :, i, j], jnp.zeros((), jnp.float32), shift)
+    return _bits((total + bias).astype(dtype))
+
+
+def _apart(function: partial[Array], *arguments: Array) -> Array:
+    """Call a function that stays one when compiled, so that its loops are spread over all cores."""
+    with set_xla_metadata(inlineable="false"):  # type: ignore[no-untyped-call]
+        result: Array = jax.jit(function)(*arguments)
+        return result
+
+
+def _bits(x: Array) -> Array:
+    """The same bits as whole numbers."""
+    return lax.bitcast_convert_type(x, jnp.uint16 if x.dtype == jnp.bfloat16 else jnp.uint32)
