@@ -26,6 +26,8 @@ ACCURACY = 2
 CONVOLUTIONS = frozenset({"upsampler", "video_encoder", "video_decoder"})
 LARGEST = 4
 """Part of such a program's weights that its largest convolutions hold, at most: one in so many."""
+TAPS = 9
+"""Of the spatial kernels."""
 F32_WEIGHTS = frozenset({"vocoder"})
 
 
@@ -196,7 +198,9 @@ def _upsampler(case: _Case) -> int:
 
 def _audio_decoder(case: _Case) -> int:
     audio = case.config.ltx.audio_vae
-    return _convolved(case, MEL_STRIDE * case.sizes["audio"] * audio.mel_bins * audio.ch)
+    live = MEL_STRIDE * case.sizes["audio"] * audio.mel_bins * audio.ch
+    product = TAPS * F32 * live if case.forms.convolution == "products" else 0
+    return _convolved(case, live) + product
 
 
 def _convolved(case: _Case, live: int) -> int:
