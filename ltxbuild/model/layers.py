@@ -16,6 +16,7 @@ from jax import Array, lax
 from ltxbuild.model import flash
 from ltxbuild.model.flash import Blocks
 from ltxbuild.model.forms import BLOCK_QUERIES
+from ltxbuild.model.loops import collect
 
 Params = Mapping[str, Any]
 Carry = TypeVar("Carry")
@@ -146,11 +147,11 @@ def _attend_blocked(q: Array, k: Array, v: Array, mask: Array | None, scale: flo
     padded = jnp.pad(q, ((0, 0), (0, short), (0, 0), (0, 0)))
     queries = jnp.moveaxis(padded.reshape(batch, blocks, BLOCK_QUERIES, heads, dim), 1, 0)
     if mask is None or mask.shape[1] == 1:
-        out = lax.map(lambda block: _attend(block, k, v, mask, scale), queries)
+        out = collect(lambda block: _attend(block, k, v, mask, scale), queries, q.dtype)
     else:
         rows = jnp.pad(mask, ((0, 0), (0, short), (0, 0)))
         masks = jnp.moveaxis(rows.reshape(rows.shape[0], blocks, BLOCK_QUERIES, -1), 1, 0)
-        out = lax.map(lambda pair: _attend(pair[0], k, v, pair[1], scale), (queries, masks))
+        out = collect(lambda pair: _attend(pair[0], k, v, pair[1], scale), (queries, masks), q.dtype)
     return jnp.moveaxis(out, 0, 1).reshape(batch, blocks * BLOCK_QUERIES, heads, dim)[:, :tokens]
 
 

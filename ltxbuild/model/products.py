@@ -4,8 +4,8 @@ The pixels of a frame, with those of its neighbours in time as further channels,
 weights of all spatial taps beside each other; then the results of the taps are shifted and summed.
 
 What decides how fast that is (docs/performance.md has the figures): products stay in the caches, as frames
-are cut into bands of rows; loops move bits and not numbers, for XLA:CPU widens bf16 that a loop collects, all
-frames once per frame; and sums are apart from the write of a loop's result, which is done by one thread.
+are cut into bands of rows; bf16 is moved as bits, see `model.loops`; and sums are apart from the write of a
+loop's result, which is done by one thread.
 
     convolve(weight [kt, kh, kw, in, out], bias [out], x [T + kt - 1, H, W, in], padding) -> [T, H', W', out]
 """
@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental.xla_metadata import set_xla_metadata
+
+from ltxbuild.model.loops import bits, collect
 
 Padding2d = tuple[tuple[int, int], tuple[int, int]]
 BAND_BYTES = 24 << 20
@@ -43,12 +45,12 @@ def convolve(weight: Array, bias: Array, x: Array, padding: Padding2d) -> Array:
     frames, (rows, columns) = x.shape[0] - depth + 1, x.shape[1:3]
     rows += top + bottom - height + 1
     band = _band(rows, height, 4 * columns * height * width * outputs)
-    bits = jnp.pad(_bits(x), ((0, 0), (top, bottom), (0, 0), (0, 0)))
+    padded = jnp.pad(bits(x), ((0, 0), (top, bottom), (0, 0), (0, 0)))
     matrix = weight.transpose(0, 3, 1, 2, 4).reshape(depth * channels, -1)
 
     def one(index: Array) -> Array:
         frame, start = index // (rows // band), index % (rows // band) * band
-        near = lax.dynamic_slice(bits, (frame, start, 0, 0), (depth, band + height - 1, columns, channels))
+        near = lax.dynamic_slice(padded, (frame, start, 0, 0), (depth, band + height - 1, columns, channels))
         pixels = lax.bitcast_convert_type(jnp.concatenate(list(near), axis=-1), x.dtype)
         product = lax.dot_general(
             pixels.reshape(-1, depth * channels),
@@ -59,7 +61,7 @@ def convolve(weight: Array, bias: Array, x: Array, padding: Padding2d) -> Array:
         taps = product.reshape(-1, columns, height, width, outputs)
         return _apart(partial(_summed, dtype=x.dtype, sides=(left, right)), taps, bias)
 
-    made = lax.bitcast_convert_type(lax.map(one, jnp.arange(frames * rows // band)), x.dtype)
+    made = collect(one, jnp.arange(frames * rows // band), x.dtype)
     return made.reshape(frames, rows, -1, outputs)
 
 
@@ -79,7 +81,7 @@ def _summed(taps: Array, bias: Array, dtype: jnp.dtype, sides: tuple[int, int]) 
         for j in range(width):
             shift = ((0, 0, 0), (left - j, right - (width - 1 - j), 0), (0, 0, 0))
             total = total + lax.pad(taps[i : i + rows, :, i, j], jnp.zeros((), jnp.float32), shift)
-    return _bits((total + bias).astype(dtype))
+    return bits((total + bias).astype(dtype))
 
 
 def _apart(function: partial[Array], *arguments: Array) -> Array:
@@ -87,8 +89,3 @@ def _apart(function: partial[Array], *arguments: Array) -> Array:
     with set_xla_metadata(inlineable="false"):  # type: ignore[no-untyped-call]
         result: Array = jax.jit(function)(*arguments)
         return result
-
-
-def _bits(x: Array) -> Array:
-    """The same bits as whole numbers."""
-    return lax.bitcast_convert_type(x, jnp.uint16 if x.dtype == jnp.bfloat16 else jnp.uint32)
