@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
+from numpy.typing import NDArray
 
 from ltxbuild.model import features
 from ltxbuild.model.config import GemmaConfig, TransformerConfig
@@ -63,7 +65,12 @@ def _layer_params(gemma: GemmaConfig, index: int) -> ParamTable:
 
 
 def encode(
-    params: Params, tokens: Array, mask: Array, config: GemmaConfig, kind: AttentionKind = "plain"
+    params: Params,
+    tokens: Array,
+    mask: Array,
+    config: GemmaConfig,
+    kind: AttentionKind = "plain",
+    short: int = 0,
 ) -> tuple[Array, Array]:
     """Turn padded prompts into the features that the connectors read.
 
@@ -73,13 +80,29 @@ def encode(
         mask: `[B, S]`, True for real tokens.
         config: Config of the tower.
         kind: Implementation of the attention.
+        short: Slots of a second way through the tower, for prompts that fit into them; 0 for none.
 
     Returns:
         Video features `[B, S, video_dim]` and audio features `[B, S, audio_dim]` in the weights' dtype; a pad
         has the projection's bias.
     """
+    slots = tokens.shape[1]
+    encode_last = partial(_encode_last, params, tokens, mask, config=config, kind=kind)
+    if not 0 < short < slots:
+        return encode_last(slots)
+    fits = jnp.logical_not(jnp.any(mask[:, :-short]))
+    both: tuple[Array, Array] = lax.cond(fits, lambda: encode_last(short), lambda: encode_last(slots))
+    return both
+
+
+def _encode_last(
+    params: Params, tokens: Array, mask: Array, slots: int, *, config: GemmaConfig, kind: AttentionKind
+) -> tuple[Array, Array]:
+    """Features of all slots, from the last ones alone: nothing is seen of a pad, and its sums are zero."""
+    pads = tokens.shape[1] - slots
+    tokens, mask = tokens[:, pads:], mask[:, pads:]
     state = _embed(params["embed_tokens"], tokens, config)
-    full, sliding = _contexts(mask, config, state.dtype)
+    full, sliding = _contexts(mask, pads, config, state.dtype)
     projection = params["projection"]
 
     def body(carry: tuple[Array, features.Sums], item: Any) -> tuple[Array, features.Sums]:
@@ -94,6 +117,7 @@ def encode(
     state, sums = run_layers(body, start, params["blocks"], flags)
     last = _norm(state, params["norm"], config)
     sums = features.add_state(projection, sums, last, config.num_hidden_layers, mask)
+    sums = {name: jnp.pad(total, ((0, 0), (pads, 0), (0, 0))) for name, total in sums.items()}
     return features.finish(projection, sums, state.dtype)
 
 
@@ -144,8 +168,8 @@ def _rotate(x: Array, rope: Rope) -> Array:
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-def _contexts(mask: Array, config: GemmaConfig, dtype: jnp.dtype) -> tuple[Context, Context]:
-    """RoPE tables and masks of full and of sliding layers."""
+def _contexts(mask: Array, first: int, config: GemmaConfig, dtype: jnp.dtype) -> tuple[Context, Context]:
+    """RoPE tables and masks of full and of sliding layers, for positions from `first` on."""
     length = mask.shape[1]
     order = jnp.arange(length)
     full_mask = mask[:, None, :] & (order[None, :] <= order[:, None])
@@ -153,15 +177,16 @@ def _contexts(mask: Array, config: GemmaConfig, dtype: jnp.dtype) -> tuple[Conte
     if config.sliding_window < length:
         sliding_mask = full_mask & (order[None, :] > order[:, None] - config.sliding_window)
     factor = 1.0 if config.rope_scaling is None else config.rope_scaling.factor
-    full_rope = _rope(length, config.head_dim, config.rope_theta, factor, dtype)
-    sliding_rope = _rope(length, config.head_dim, config.rope_local_base_freq, 1.0, dtype)
+    positions = np.arange(first, first + length)
+    full_rope = _rope(positions, config.head_dim, config.rope_theta, factor, dtype)
+    sliding_rope = _rope(positions, config.head_dim, config.rope_local_base_freq, 1.0, dtype)
     return (full_rope, full_mask), (sliding_rope, sliding_mask)
 
 
-def _rope(length: int, dim: int, base: float, factor: float, dtype: jnp.dtype) -> Rope:
+def _rope(positions: NDArray[np.int64], dim: int, base: float, factor: float, dtype: jnp.dtype) -> Rope:
     """Tables of the f32 angles `position * base^(-2 i / dim) / factor`."""
     powers = np.power(base, np.arange(0, dim, 2, dtype=np.float64) / dim).astype(np.float32)
     frequencies = np.float32(1) / powers / np.float32(factor)
-    angles = (np.arange(length, dtype=np.float32)[:, None] * frequencies).astype(np.float64)
+    angles = (positions.astype(np.float32)[:, None] * frequencies).astype(np.float64)
     cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
     return jnp.asarray(cos, dtype), jnp.asarray(sin, dtype)

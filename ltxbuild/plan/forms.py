@@ -22,6 +22,8 @@ CACHE_LIMIT = 1 << 25
 """The same on CPUs, where scores that caches don't hold make a step up to twice as long."""
 FLASH_LIMIT = 1 << 24
 """The same above which it takes the platform's kernel: scores that caches don't hold."""
+SHORT_PROMPT = 256
+"""Tokens of a prompt that a text encoder on a CPU spends a quarter of the time on."""
 KERNELS: Mapping[str, Literal["pallas", "cudnn"]] = MappingProxyType({"tpu": "pallas", "cuda": "cudnn"})
 """Flash attention by platform; for programs that attend under one mask for all queries."""
 
@@ -30,7 +32,8 @@ def choose(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Pl
     """The forms of one program."""
     attention = _attention(spec, recipe, config, placement)
     blocks = (recipe.flash.queries, recipe.flash.keys, recipe.flash.compute) if attention == "pallas" else ()
-    return Forms(_layers(spec, recipe, placement), attention, blocks, _convolution(recipe, placement))
+    short = SHORT_PROMPT if spec.kind == "text_encoder" and placement.platform == "cpu" else 0
+    return Forms(_layers(spec, recipe, placement), attention, blocks, _convolution(recipe, placement), short)
 
 
 def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement) -> Layers:

@@ -55,12 +55,14 @@ class Forms:
         attention: Of attention.
         blocks: Of the kernel `pallas`, see `model.flash.Blocks`; empty for others.
         convolution: Of 3-D convolutions.
+        short: Slots of the text encoder's second way, for short prompts, see `gemma.encode`; 0 for none.
     """
 
     layers: Layers = "scan"
     attention: Attention = "plain"
     blocks: tuple[int, ...] = ()
     convolution: Convolution = "taps"
+    short: int = 0
 
     def json(self) -> dict[str, Any]:
         """For keys and jobs."""

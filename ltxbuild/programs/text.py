@@ -18,7 +18,7 @@ from ltxbuild.programs.shapes import attention_kind
 def text_encoder(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms) -> Traceable:
     """Token ids and mask `[B, S]` to features of both modalities."""
     shape = (size["batch"], size["length"])
-    encode = partial(gemma.encode, config=config.gemma, kind=attention_kind(forms))
+    encode = partial(gemma.encode, config=config.gemma, kind=attention_kind(forms), short=forms.short)
     tensors = (Tensor("tokens", shape, "int32"), Tensor("mask", shape, "bool"))
     return Traceable(encode, tensors, ("features.video", "features.audio"))
 

@@ -107,6 +107,30 @@ def test_a_prompt_does_not_depend_on_its_batch(case: Case) -> None:
     np.testing.assert_allclose(together[2:], alone, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("prompts", "short"), [([0, 2], 60), ([0, 1], 60), ([0, 2], 128), ([0, 2], 200)])
+def test_short_prompts_have_a_way_of_their_own(case: Case, prompts: list[int], short: int) -> None:
+    """Whether or not a batch fits into it, every slot has what the one way gives."""
+    params = load(case.table, case.state)
+    tokens, mask = case.tokens[prompts], case.mask[prompts]
+    want = gemma.encode(params, tokens, mask, case.config)
+    got = jax.jit(lambda p, t, m: gemma.encode(p, t, m, case.config, short=short))(params, tokens, mask)
+    for ours, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(ours, other, rtol=0, atol=1e-5)
+
+
+def test_short_prompts_take_that_way(case: Case) -> None:
+    """What lies in front of the short way's slots is not even read."""
+    params = load(case.table, case.state)
+    length = LENGTHS[2]
+    tokens, mask = case.tokens[2:].copy(), case.mask[2:]
+    tokens[:, :-length] = 1
+    assert 1 not in tokens[:, -length:]
+    params["embed_tokens"] = params["embed_tokens"].at[1].set(jnp.nan)
+    assert np.isnan(gemma.encode(params, tokens, mask, case.config)[0]).any()
+    for features_of_short in gemma.encode(params, tokens, mask, case.config, short=length):
+        assert np.isfinite(features_of_short).all()
+
+
 def test_bf16_stays_close_to_f32(case: Case) -> None:
     """The bf16 features of real tokens point where the f32 ones do."""
     f32, bf16 = (case.ours(load(case.table, case.state, dtype)) for dtype in (jnp.float32, jnp.bfloat16))
@@ -138,6 +162,6 @@ def test_rotation_rounds_after_every_operation(case: Case, index: int, kind: str
     cos, sin = case.tower.rotary_emb(heads, torch.arange(SLOTS)[None], kind)
     want = apply_rotary_pos_emb(heads, heads, cos, sin)[0].float().numpy()
     ours = jnp.asarray(heads.float().numpy(), jnp.bfloat16).transpose(0, 2, 1, 3)
-    rope, _ = gemma._contexts(jnp.asarray(case.mask), case.config, ours.dtype)[index]
+    rope, _ = gemma._contexts(jnp.asarray(case.mask), 0, case.config, ours.dtype)[index]
     got = gemma._rotate(ours, rope).transpose(0, 2, 1, 3)
     np.testing.assert_array_equal(np.asarray(got, np.float32), want)
