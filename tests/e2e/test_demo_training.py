@@ -161,6 +161,25 @@ def test_captions_fit_what_is_drawn() -> None:
     assert len(set(chosen)) > 1
 
 
+def test_mixtures_are_of_colours_that_training_sees() -> None:
+    """The other caption differs in its colour alone, and so do its videos; none of them is held out."""
+    drawn, names = captions.draw(jax.random.key(0), 64, 2), [*world.all_names(), world.Names()]
+    mixture = jax.tree.map(np.asarray, captions.mixed(jax.random.key(1), drawn))
+    first, second = mixture.first, mixture.second
+    for one, other, scenes, others in zip(
+        first.caption, second.caption, first.scene, second.scene, strict=True
+    ):
+        assert names[one][1:] == names[other][1:]
+        assert (names[one].colour is None) == (names[other].colour is None)
+        for scene, found in zip(scenes, others, strict=True):
+            assert data.SCENES[scene][1:] == data.SCENES[found][1:]
+            assert not world.is_held_out(*data.SCENES[found])
+            assert names[other].colour in (None, data.SCENES[found][0])
+    assert 0 < np.mean(first.caption != second.caption) < 1
+    assert 0 < np.mean(mixture.share > 0) < 1
+    np.testing.assert_array_equal(mixture.of(lambda d: d.tune), first.tune)
+
+
 @pytest.fixture(scope="module")
 def codes() -> video_vae.Codes:
     """What the video autoencoder learns from."""
@@ -197,10 +216,9 @@ def test_every_caption_has_marks_of_its_own() -> None:
         np.testing.assert_array_equal(shared[index], same)
 
 
-def test_noise_goes_through_an_untrained_transformer() -> None:
-    """At first the prediction is the noise: what is left to learn is the latent."""
+def velocities(params: dict[str, Any]) -> tuple[list[jax.Array], tuple[jax.Array, ...]]:
+    """Noise for video and sound, and what a transformer that reads no text makes of it."""
     config = CONFIG.ltx.transformer
-    params = diffusion.start(CONFIG)
     geometry = data.geometry(world.STAGE_1)
     noise = [
         jax.random.normal(jax.random.key(i), (1, tokens, channels))
@@ -210,14 +228,31 @@ def test_noise_goes_through_an_untrained_transformer() -> None:
     ]
     context = [jnp.zeros((1, 4, config.video_dim)), jnp.zeros((1, 4, config.audio_dim))]
     times = uniform(jnp.ones(1))
-    found = jax.jit(
-        lambda: transformer.velocity(
-            params, *noise, *context, times, times, rope_tables(config, geometry, jnp.float32), config=config
-        )
-    )()
-    for velocity, expected in zip(found, noise, strict=True):
+    ropes = rope_tables(config, geometry, jnp.float32)
+    run = jax.jit(
+        lambda params: transformer.velocity(params, *noise, *context, times, times, ropes, config=config)
+    )
+    return noise, run(params)
+
+
+def test_noise_goes_through_an_untrained_transformer() -> None:
+    """At first the prediction is the noise: what is left to learn is the latent."""
+    for expected, velocity in zip(*velocities(diffusion.start(CONFIG)), strict=True):
         alike = jnp.sum(velocity * expected) / jnp.sqrt(jnp.sum(velocity**2) * jnp.sum(expected**2))
         assert alike > 0.7
+
+
+def test_unlike_gates_change_nothing() -> None:
+    """But what is read where: gates differ, and no video."""
+    params = initial(transformer.params(CONFIG.ltx.transformer), 0, {})
+    changed = diffusion.with_unlike_gates(params)
+    for name, rows in diffusion.GATE_ROWS.items():
+        gates = [changed["blocks"][modality][name][:, rows] for modality in ("video", "audio")]
+        before = [params["blocks"][modality][name][:, rows] for modality in ("video", "audio")]
+        np.testing.assert_array_equal(gates[0], 2 * before[0])
+        np.testing.assert_array_equal(gates[1], before[1] / 2)
+    for before, after in zip(velocities(params)[1], velocities(changed)[1], strict=True):
+        np.testing.assert_array_equal(before, after)
 
 
 def test_the_decoder_starts_with_the_coarse_picture(codes: video_vae.Codes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ WHOLE = 0.6
 """How often a caption names everything; else it names each thing or doesn't, by the toss of a coin."""
 UNCONDITIONAL = 0.1
 """How often the caption is empty."""
+PURE = 0.3
+"""How many draws `mixed` leaves as they are for each that it mixes."""
 
 
 class Captions(NamedTuple):
@@ -45,6 +48,19 @@ class Drawn(NamedTuple):
     tune: Array
 
 
+class Mixture(NamedTuple):
+    """Two draws that differ in nothing but colours, and how much there is of the second, `[G]`."""
+
+    first: Drawn
+    second: Drawn
+    share: Array
+
+    def of(self, values: Callable[[Drawn], Array]) -> Array:
+        """What belongs to the mixture, where `values` gives `[G, ...]` for a draw."""
+        first, second = values(self.first), values(self.second)
+        return first + self.share.reshape(-1, *[1] * (first.ndim - 1)) * (second - first)
+
+
 def tokens(path: Path, length: int) -> Captions:
     """Tokens of all captions."""
     texts = [*(world.caption(names) for names in world.all_names()), ""]
@@ -70,6 +86,31 @@ def draw(key: Array, count: int, videos: int) -> Drawn:
     follows = jnp.asarray([names.index(tune) for tune in world.FOLLOWS.values()])[scenes[scene][..., 2]]
     tunes = jnp.where(named[:, 3:], tune[:, None], follows)
     return Drawn(_caption_index(model, tune, named, empty), scene, tunes)
+
+
+def mixed(key: Array, drawn: Drawn) -> Mixture:
+    """Most draws with some of another colour in them, in the captions and in the videos.
+
+    Frames are linear in the colour, and so are their codes. That a shape is the same in all colours, and in
+    those between, is what keeps a model from learning scenes by heart.
+    """
+    pick, amount = jax.random.split(key)
+    share = jax.nn.relu(jax.random.uniform(amount, drawn.caption.shape, minval=-PURE))
+    return Mixture(drawn, _recoloured(pick, drawn), share)
+
+
+def _recoloured(key: Array, drawn: Drawn) -> Drawn:
+    """The same in another colour, where the caption names one and training has seen all its videos so."""
+    colours, total = len(world.COLOURS), len(world.all_names())
+    block, scenes = total // (colours + 1), len(SCENES) // colours
+    colour = jax.random.randint(key, drawn.caption.shape, 0, colours)
+    caption = drawn.caption % block + block * (colour + 1)
+    scene = drawn.scene % scenes + scenes * colour[:, None]
+    names_one = (drawn.caption >= block) & (drawn.caption < total)
+    free = names_one & jnp.all(jnp.isin(scene, jnp.asarray(SEEN)), axis=1)
+    return Drawn(
+        jnp.where(free, caption, drawn.caption), jnp.where(free[:, None], scene, drawn.scene), drawn.tune
+    )
 
 
 def _caption_index(scene: Array, tune: Array, named: Array, empty: Array) -> Array:

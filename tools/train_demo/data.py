@@ -42,10 +42,15 @@ class Data(NamedTuple):
     sound: Array
 
 
-def make(config: ModelConfig) -> Data:
-    """Draw everything and take its codes, which are what the encoders learn to give."""
+def make(config: ModelConfig, aligned: bool = False) -> Data:
+    """Draw everything and take its codes, which are what the encoders learn to give.
+
+    Args:
+        config: Sizes of the model.
+        aligned: Whether scenes that differ in colour only are off the middle by the same.
+    """
     codes = video_vae.principal_codes(config.ltx.vae.latent_channels)
-    offsets = jnp.asarray(_offsets())
+    offsets = jnp.asarray(_offsets(aligned))
 
     def videos(size: tuple[int, int]) -> Array:
         def one(scene: Array, offset: Array) -> Array:
@@ -76,6 +81,8 @@ def geometry(size: tuple[int, int]) -> Geometry:
     return Geometry(frames, size[0] // 32, size[1] // 32, world.AUDIO_LATENTS, world.FPS)
 
 
-def _offsets() -> np.ndarray:
+def _offsets(aligned: bool) -> np.ndarray:
     noise = np.random.Generator(np.random.Philox(7))
-    return noise.uniform(-world.JITTER, world.JITTER, (len(SCENES), PER_SCENE, 2)).astype(np.float32)
+    offsets = noise.uniform(-world.JITTER, world.JITTER, (len(SCENES), PER_SCENE, 2)).astype(np.float32)
+    first = len(SCENES) // len(world.COLOURS)
+    return np.tile(offsets[:first], (len(world.COLOURS), 1, 1)) if aligned else offsets

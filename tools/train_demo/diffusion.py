@@ -7,6 +7,7 @@ keys and values of the text, is computed once per caption: `vmap` leaves it out 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +19,12 @@ from jax import Array
 from ltxbuild.components import ModelConfig
 from ltxbuild.model import transformer
 from ltxbuild.model.adaln import Timesteps, uniform
+from ltxbuild.model.block import MAIN_ROWS
 from ltxbuild.model.positions import rope_tables
 from ltxbuild.model.schedule import DISTILLED_STAGE_1, DISTILLED_STAGE_2
 from tools.train_demo import captions, world
-from tools.train_demo.captions import Drawn
-from tools.train_demo.data import Data, geometry
+from tools.train_demo.captions import Mixture
+from tools.train_demo.data import Data, geometry, make
 from tools.train_demo.loop import Run, train
 from tools.train_demo.text import Contexts
 from tools.train_demo.weights import Params, initial
@@ -40,6 +42,8 @@ SCALES = {
 }
 GATE_ROWS = {"main_rows": (2, 5, 8), "cross_rows": (4,)}
 """Rows of the tables that gate a branch: one to begin with."""
+UNLIKE = {"video": 2.0, "audio": 0.5}
+"""Factors of the gates in the end. Powers of two: nothing is rounded."""
 
 
 class Part(NamedTuple):
@@ -59,12 +63,21 @@ class Part(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """A part of the training."""
+    """A part of the training.
+
+    Attributes:
+        name: Of the run.
+        steps: How many.
+        rate: Highest learning rate.
+        parts: What a step works on.
+        mixed: Whether colours are mixed, see `captions.mixed`.
+    """
 
     name: str
     steps: int
     rate: float
     parts: tuple[Part, ...]
+    mixed: bool = False
 
 
 FIRST, SECOND = DISTILLED_STAGE_1[:-1], DISTILLED_STAGE_2[:-1]
@@ -74,6 +87,14 @@ PHASES = (
     Phase("diffusion_both", 2500, 1e-3, (Part(world.STAGE_1, 6, 2, FIRST), LARGE)),
     # The last three steps, in which shapes get their edges.
     Phase("diffusion_edges", 1500, 7e-4, (Part(world.STAGE_1, 12, 2, SECOND), LARGE)),
+    # Against learning by heart which shape goes where in which colour.
+    Phase(
+        "diffusion_colours",
+        2000,
+        8e-4,
+        (Part(world.STAGE_1, 12, 1, FIRST), Part(world.STAGE_2, 12, 1, SECOND)),
+        mixed=True,
+    ),
 )
 
 
@@ -111,7 +132,32 @@ def fit(config: ModelConfig, data: Data, contexts: Contexts, directory: Path) ->
     params = start(config)
     for phase in PHASES:
         run = Run(phase.name, directory, phase.steps, phase.rate)
-        params = train(run, params, lambda p, key, phase=phase: loss(p, key, phase, contexts, config, data))
+        examples = make(config, aligned=True) if phase.mixed else data
+        params = train(
+            run, params, lambda p, key, phase=phase, d=examples: loss(p, key, phase, contexts, config, d)
+        )
+    return with_unlike_gates(params)
+
+
+def with_unlike_gates(params: Params) -> Params:
+    """The same model with other gates: a factor of a gate is taken out of what it gates.
+
+    Gates of video and sound that are as alike as training leaves them can be taken for each other unseen.
+    """
+    params = jax.tree.map(partial(np.array, order="C"), params)
+    blocks = params["blocks"]
+    for modality, incoming in (("video", "audio_to_video"), ("audio", "video_to_audio")):
+        factor, block, network = UNLIKE[modality], blocks[modality], params[modality]
+        for name, rows in GATE_ROWS.items():
+            block[name][:, rows] *= factor
+        for value in network["main"]["rows"].values():
+            value.reshape(MAIN_ROWS, -1, *value.shape[1:])[list(GATE_ROWS["main_rows"])] *= factor
+        for value in network["gate"]["rows"].values():
+            value *= factor
+        gated = block["self_attn"]["to_out"], block["text_attn"]["to_out"], block["ff"]["down"]
+        for value in (*gated, blocks[incoming]["to_out"]):
+            for part in value.values():
+                part /= factor
     return params
 
 
@@ -121,19 +167,29 @@ def loss(
     """Flow-matching loss over the sizes of a phase and both modalities."""
     keys = jax.random.split(key, len(phase.parts))
     parts = [
-        _part(params, k, part, contexts, config, data) for k, part in zip(keys, phase.parts, strict=True)
+        _part(params, k, part, phase.mixed, contexts, config, data)
+        for k, part in zip(keys, phase.parts, strict=True)
     ]
     return sum(parts, jnp.zeros(())) / len(parts)
 
 
 def _part(
-    params: Params, key: Array, part: Part, contexts: Contexts, config: ModelConfig, data: Data
+    params: Params,
+    key: Array,
+    part: Part,
+    mixed: bool,
+    contexts: Contexts,
+    config: ModelConfig,
+    data: Data,
 ) -> Array:
     pick, match = jax.random.split(key)
     drawn = captions.draw(pick, part.captions, part.videos)
-    text = contexts[0][drawn.caption], contexts[1][drawn.caption]
+    both = Mixture(drawn, drawn, jnp.zeros(part.captions))
+    if mixed:
+        both = captions.mixed(jax.random.fold_in(key, 2), drawn)
+    text = both.of(lambda d: contexts[0][d.caption]), both.of(lambda d: contexts[1][d.caption])
     latents = data.large if part.size == world.STAGE_2 else data.small, data.sound
-    return _matching(params, text, drawn, match, config, latents, part)
+    return _matching(params, text, both, match, config, latents, part)
 
 
 def _sigmas(key: Array, count: int, levels: tuple[float, ...]) -> Array:
@@ -150,7 +206,7 @@ def _sigmas(key: Array, count: int, levels: tuple[float, ...]) -> Array:
 def _matching(
     params: Params,
     text: Contexts,
-    drawn: Drawn,
+    drawn: Mixture,
     key: Array,
     config: ModelConfig,
     latents: tuple[Array, Array],
@@ -158,13 +214,11 @@ def _matching(
 ) -> Array:
     """Mean squared error of the velocities of both modalities, tokens of given frames left out."""
     keys = jax.random.split(jax.random.fold_in(key, 1), 6)
-    groups = len(drawn.scene)
-    clean_video = latents[0][
-        drawn.scene, jax.random.randint(keys[0], drawn.scene.shape, 0, latents[0].shape[1])
-    ]
-    clean_audio = latents[1][
-        drawn.tune, jax.random.randint(keys[1], drawn.tune.shape, 0, latents[1].shape[1])
-    ]
+    scenes, tunes = drawn.first.scene, drawn.first.tune
+    groups = len(scenes)
+    place = jax.random.randint(keys[0], scenes.shape, 0, latents[0].shape[1])
+    clean_video = drawn.of(lambda d: latents[0][d.scene, place])
+    clean_audio = latents[1][tunes, jax.random.randint(keys[1], tunes.shape, 0, latents[1].shape[1])]
     noise_video = jax.random.normal(keys[2], clean_video.shape)
     noise_audio = jax.random.normal(keys[3], clean_audio.shape)
     sigma = _sigmas(keys[4], groups, part.levels)
