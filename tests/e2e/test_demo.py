@@ -19,7 +19,7 @@ from tools.train_demo import world
 
 RIGHT = 0.9
 """Share of prompts that each of colour, shape, direction and pitch must be right in."""
-FAULTY = 0.8
+FAULTY = 0.5
 """What the worst of the four shares stays below when something is wrong."""
 LIMIT = 30_000_000
 SPLIT = "target: {tensor_parallel: 4, profile: trn2}"
