@@ -17,6 +17,7 @@ from ltxbuild.model.audio_vae import level_widths, middle, residual_block
 from ltxbuild.model.config import AudioVaeConfig
 from ltxbuild.model.conv import conv2d, convolve2d
 from ltxbuild.model.forms import Convolution
+from ltxbuild.model.geometry import MEL_STRIDE
 from ltxbuild.model.layers import pixel_norm, run_layers, silu
 from ltxbuild.model.params import ParamTable, prefixed, stack, vector
 
@@ -25,8 +26,6 @@ Params = Mapping[str, Any]
 KEY = "audio_vae.decoder"
 STATISTICS = "audio_vae.per_channel_statistics"
 NORM_EPS = 1e-6
-STRIDE = 4
-"""Mel frames per latent frame."""
 
 
 def params(config: AudioVaeConfig) -> ParamTable:
@@ -70,7 +69,7 @@ def decode(params: Params, latent: Array, config: AudioVaeConfig, form: Convolut
     for level in reversed(range(len(config.ch_mult))):
         x = _level(params["levels"][str(level)], x, form)
     x = _convolve(params["conv_out"], _activate(x), form)
-    return jnp.moveaxis(_fit(x, STRIDE * (latent.shape[2] - 1) + 1, config.mel_bins), -1, 1)
+    return jnp.moveaxis(_fit(x, MEL_STRIDE * (latent.shape[2] - 1) + 1, config.mel_bins), -1, 1)
 
 
 def _denormalize(params: Params, latent: Array) -> Array:

@@ -45,11 +45,12 @@ def convolve(weight: Array, bias: Array, x: Array, padding: Padding2d) -> Array:
     frames, (rows, columns) = x.shape[0] - depth + 1, x.shape[1:3]
     rows += top + bottom - height + 1
     band = _band(rows, height, 4 * columns * height * width * outputs)
+    bands = rows // band
     padded = jnp.pad(bits(x), ((0, 0), (top, bottom), (0, 0), (0, 0)))
     matrix = weight.transpose(0, 3, 1, 2, 4).reshape(depth * channels, -1)
 
     def one(index: Array) -> Array:
-        frame, start = index // (rows // band), index % (rows // band) * band
+        frame, start = index // bands, index % bands * band
         near = lax.dynamic_slice(padded, (frame, start, 0, 0), (depth, band + height - 1, columns, channels))
         pixels = lax.bitcast_convert_type(jnp.concatenate(list(near), axis=-1), x.dtype)
         product = lax.dot_general(
@@ -61,7 +62,7 @@ def convolve(weight: Array, bias: Array, x: Array, padding: Padding2d) -> Array:
         taps = product.reshape(-1, columns, height, width, outputs)
         return _apart(partial(_summed, dtype=x.dtype, sides=(left, right)), taps, bias)
 
-    made = collect(one, jnp.arange(frames * rows // band), x.dtype)
+    made = collect(one, jnp.arange(frames * bands), x.dtype)
     return made.reshape(frames, rows, -1, outputs)
 
 

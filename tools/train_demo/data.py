@@ -12,8 +12,8 @@ import numpy as np
 from jax import Array, lax
 
 from ltxbuild.components import ModelConfig
+from ltxbuild.model.geometry import FRAME_STRIDE, PIXEL_STRIDE, Geometry
 from ltxbuild.model.latents import patchify_audio, patchify_video
-from ltxbuild.model.positions import Geometry
 from tools.train_demo import audio_vae, video_vae, world
 from tools.train_demo.mel import log_mel
 
@@ -77,8 +77,8 @@ def make(config: ModelConfig, aligned: bool = False) -> Data:
 
 def geometry(size: tuple[int, int]) -> Geometry:
     """Latent size of the demo's videos at a size in pixels."""
-    frames = (world.FRAMES - 1) // 8 + 1
-    return Geometry(frames, size[0] // 32, size[1] // 32, world.AUDIO_LATENTS, world.FPS)
+    frames = (world.FRAMES - 1) // FRAME_STRIDE + 1
+    return Geometry(frames, size[0] // PIXEL_STRIDE, size[1] // PIXEL_STRIDE, world.AUDIO_LATENTS, world.FPS)
 
 
 def _offsets(aligned: bool) -> np.ndarray:

@@ -184,9 +184,8 @@ def _part(
 ) -> Array:
     pick, match = jax.random.split(key)
     drawn = captions.draw(pick, part.captions, part.videos)
-    both = Mixture(drawn, drawn, jnp.zeros(part.captions))
-    if mixed:
-        both = captions.mixed(jax.random.fold_in(key, 2), drawn)
+    plain = Mixture(drawn, drawn, jnp.zeros(part.captions))
+    both = captions.mixed(jax.random.fold_in(key, 2), drawn) if mixed else plain
     text = both.of(lambda d: contexts[0][d.caption]), both.of(lambda d: contexts[1][d.caption])
     latents = data.large if part.size == world.STAGE_2 else data.small, data.sound
     return _matching(params, text, both, match, config, latents, part)
