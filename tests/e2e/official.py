@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ContextDecorator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from oracles import import_oracles
 from reference import TEXT_LENGTH, Files, Reference
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 import_oracles()
 
@@ -56,6 +58,8 @@ CONVOLUTIONAL = {
 }
 PARTS = ("text_encoder", "embeddings", "transformer", "upsampler", *CONVOLUTIONAL)
 """Modules of a reference."""
+RANDOM = ("uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_")
+"""Functions that modules fill new parameters with, of torch and of transformers."""
 
 
 def read_state(
@@ -93,6 +97,17 @@ def load(files: Files, dtype: torch.dtype) -> Reference:
     return Reference(dtype=dtype, **{name: load_part(name, files, dtype) for name in PARTS})
 
 
+class Unfilled(TorchFunctionMode, ContextDecorator):
+    """No random values for parameters that are replaced at once, as in the official loader's empty modules."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Leave out what only fills a tensor with random values."""
+        if getattr(func, "__name__", "") in RANDOM:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+@Unfilled()
 def load_part(name: str, files: Files, dtype: torch.dtype) -> Any:
     """Load one module of `PARTS`."""
     if name == "text_encoder":
@@ -109,12 +124,14 @@ def load_part(name: str, files: Files, dtype: torch.dtype) -> Any:
     return fill(configurator.from_config(config), read_state([files.model], operations, cast))
 
 
+@Unfilled()
 def load_transformer(model: Path, dtype: torch.dtype) -> X0Model:
     """The transformer of a model file."""
     config = SafetensorsModelStateDictLoader().metadata(str(model))
     return _transformer(model, config, dtype)
 
 
+@Unfilled()
 def load_audio_encoder(model: Path) -> Any:
     """The one module of the model file that no pipeline here runs."""
     config = SafetensorsModelStateDictLoader().metadata(str(model))
