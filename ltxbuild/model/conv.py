@@ -25,7 +25,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ltxbuild.model import products
+from ltxbuild.model import products, winograd
 from ltxbuild.model.forms import Convolution
 from ltxbuild.model.params import Layout, ParamSpec, ParamTable
 from ltxbuild.model.products import Padding2d
@@ -107,7 +107,7 @@ def convolve2d(
     """
     weight = params["weight"].reshape(*params["weight"].shape[:3], -1)
     if form == "products":
-        return products.convolve(weight[None], _bias_of(params), x, padding)
+        return _multiplied(params, x, weight[None], padding)
     return _finish(params, _tap(x, weight, padding), x)
 
 
@@ -119,7 +119,8 @@ def convolve3d(params: Params, x: Array, form: Convolution = "taps") -> Array:
         x: `[T + kt - 1, H, W, in]`.
         form: `taps` is the sum over temporal taps of 2-D convolutions with the frames in the batch, twice as
             fast as `direct`, one 3-D convolution, on a CPU; for TPU that compiles in a sixth of the time.
-            `products` is a matrix product per frame or band of rows, see `model.products`.
+            `products` is matrix products per frame or band of rows, see `model.winograd` and
+            `model.products`.
 
     Returns:
         `[T, H, W, out]` in the dtype of `x`.
@@ -130,12 +131,18 @@ def convolve3d(params: Params, x: Array, form: Convolution = "taps") -> Array:
     if form == "direct":
         return _finish(params, _whole(x, weight, padding), x)
     if form == "products":
-        return products.convolve(weight, _bias_of(params), x, padding)
+        return _multiplied(params, x, weight, padding)
     frames = x.shape[0] - taps + 1
     total = _tap(x[:frames], weight[0], padding)
     for tap in range(1, taps):
         total = total + _tap(x[tap : tap + frames], weight[tap], padding)
     return _finish(params, total, x)
+
+
+def _multiplied(params: Params, x: Array, weight: Array, padding: Padding2d) -> Array:
+    """By matrix products: the fewest where they are large, one for each tap where sums would cost more."""
+    convolve = winograd.convolve if winograd.pays(weight.shape) else products.convolve
+    return convolve(weight, _bias_of(params), x, padding)
 
 
 def _tap(x: Array, weight: Array, padding: Padding2d) -> Array:

@@ -1,7 +1,8 @@
-"""Loops that collect results.
+"""Loops that collect results, as XLA:CPU does them well.
 
     collect(function, xs, dtype) -> [N, ...]
     bits(x) -> the same bits as whole numbers
+    apart(function, ...) -> what the function makes, in loops of its own
 
 XLA:CPU can't update a part of a bf16 array: for every result that a loop adds, it widens all that is
 collected, puts the result in, and rounds all of it again. What a loop collects here is whole numbers, of
@@ -13,11 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.typing import DTypeLike
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def collect(function: Callable[[T], Array], xs: T, dtype: DTypeLike) -> Array:
@@ -40,3 +44,13 @@ def bits(x: Array) -> Array:
     if jnp.issubdtype(x.dtype, jnp.integer):
         return x
     return lax.bitcast_convert_type(x, jnp.uint16 if x.dtype.itemsize == 2 else jnp.uint32)
+
+
+def apart(function: Callable[..., R], *arguments: Array) -> R:
+    """Call a function that stays one when compiled, so that its loops are spread over all cores.
+
+    Loops that are fused with the write of a loop's result run in one thread.
+    """
+    with set_xla_metadata(inlineable="false"):  # type: ignore[no-untyped-call]
+        result: R = jax.jit(function)(*arguments)
+        return result

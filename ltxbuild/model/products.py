@@ -14,12 +14,10 @@ from __future__ import annotations
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.experimental.xla_metadata import set_xla_metadata
 
-from ltxbuild.model.loops import bits, collect
+from ltxbuild.model.loops import apart, bits, collect
 
 Padding2d = tuple[tuple[int, int], tuple[int, int]]
 BAND_BYTES = 24 << 20
@@ -44,7 +42,7 @@ def convolve(weight: Array, bias: Array, x: Array, padding: Padding2d) -> Array:
     (top, bottom), (left, right) = padding
     frames, (rows, columns) = x.shape[0] - depth + 1, x.shape[1:3]
     rows += top + bottom - height + 1
-    band = _band(rows, height, 4 * columns * height * width * outputs)
+    band = band_rows(rows, height, 4 * columns * height * width * outputs)
     bands = rows // band
     padded = jnp.pad(bits(x), ((0, 0), (top, bottom), (0, 0), (0, 0)))
     matrix = weight.transpose(0, 3, 1, 2, 4).reshape(depth * channels, -1)
@@ -60,15 +58,22 @@ def convolve(weight: Array, bias: Array, x: Array, padding: Padding2d) -> Array:
             preferred_element_type=jnp.float32,
         )
         taps = product.reshape(-1, columns, height, width, outputs)
-        return _apart(partial(_summed, dtype=x.dtype, sides=(left, right)), taps, bias)
+        return apart(partial(_summed, dtype=x.dtype, sides=(left, right)), taps, bias)
 
     made = collect(one, jnp.arange(frames * bands), x.dtype)
     return made.reshape(frames, rows, -1, outputs)
 
 
-def _band(rows: int, height: int, row_bytes: int) -> int:
-    """Rows of a band: as many as fit, in bands of equal size; all of them if those would be few."""
-    fit = [count for count in range(FEW_ROWS, rows) if rows % count == 0]
+def band_rows(rows: int, height: int, row_bytes: int, multiple: int = 1) -> int:
+    """Rows of a band: as many as fit, in bands of equal size; all of them if those would be few.
+
+    Args:
+        rows: Of a frame.
+        height: Taps along them.
+        row_bytes: What a row and a row of taps beyond it needs.
+        multiple: What the number is a multiple of, as `rows` is.
+    """
+    fit = [count for count in range(FEW_ROWS, rows, multiple) if rows % count == 0]
     return max((count for count in fit if (count + height - 1) * row_bytes <= BAND_BYTES), default=rows)
 
 
@@ -83,10 +88,3 @@ def _summed(taps: Array, bias: Array, dtype: jnp.dtype, sides: tuple[int, int]) 
             shift = ((0, 0, 0), (left - j, right - (width - 1 - j), 0), (0, 0, 0))
             total = total + lax.pad(taps[i : i + rows, :, i, j], jnp.zeros((), jnp.float32), shift)
     return bits((total + bias).astype(dtype))
-
-
-def _apart(function: partial[Array], *arguments: Array) -> Array:
-    """Call a function that stays one when compiled, so that its loops are spread over all cores."""
-    with set_xla_metadata(inlineable="false"):  # type: ignore[no-untyped-call]
-        result: Array = jax.jit(function)(*arguments)
-        return result

@@ -98,7 +98,7 @@ def load(files: Files, dtype: torch.dtype) -> Reference:
 
 
 class Unfilled(TorchFunctionMode, ContextDecorator):
-    """No random values for parameters that are replaced at once, as in the official loader's empty modules."""
+    """No random values for parameters that are replaced: the official loader starts from empty modules."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Leave out what only fills a tensor with random values."""

@@ -23,17 +23,17 @@ def test_bands_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     bias = jnp.asarray(rng.standard_normal(4), jnp.float32)
     whole = products.convolve(weight, bias, x, SIDES)
     monkeypatch.setattr(products, "BAND_BYTES", 26 * 4 * 5 * 9 * 4)
-    assert products._band(48, 3, 4 * 5 * 9 * 4) == 24
+    assert products.band_rows(48, 3, 4 * 5 * 9 * 4) == 24
     assert np.array_equal(whole, products.convolve(weight, bias, x, SIDES))
 
 
 def test_bands_fit_and_are_not_thin() -> None:
     """The largest divisor whose product fits; whole frames where only thin bands would fit."""
     row = 4 * 128 * 9 * 128
-    assert products._band(96, 3, row) == 32
-    assert products._band(12, 3, row) == 12
-    assert products._band(96, 3, 8 * row) == 96
-    assert products._band(97, 3, row) == 97
+    assert products.band_rows(96, 3, row) == 32
+    assert products.band_rows(12, 3, row) == 12
+    assert products.band_rows(96, 3, 8 * row) == 96
+    assert products.band_rows(97, 3, row) == 97
 
 
 def test_compiled_loop_moves_bits() -> None:
