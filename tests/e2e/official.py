@@ -1,10 +1,12 @@
-"""Loading the official modules through the official key maps."""
+"""Loading the official modules through the official key maps.
+
+As in the official loader, which starts from empty modules, no parameter is given a random value first.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import ContextDecorator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ import torch
 from oracles import import_oracles
 from reference import TEXT_LENGTH, Files, Reference
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 import_oracles()
 
@@ -39,6 +40,7 @@ from ltx_core.text_encoders.gemma.encoders.encoder_configurator import (  # noqa
 from ltx_core.text_encoders.gemma.feature_extractor import FeatureExtractorV2  # noqa: E402
 from ltx_core.text_encoders.gemma.tokenizer import LTXVGemmaTokenizer  # noqa: E402
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration  # noqa: E402
+from transformers.initialization import no_init_weights  # noqa: E402
 
 KEY_MAPS = (
     LTXV_MODEL_COMFY_RENAMING_MAP,
@@ -58,8 +60,6 @@ CONVOLUTIONAL = {
 }
 PARTS = ("text_encoder", "embeddings", "transformer", "upsampler", *CONVOLUTIONAL)
 """Modules of a reference."""
-RANDOM = ("uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_")
-"""Functions that modules fill new parameters with, of torch and of transformers."""
 
 
 def read_state(
@@ -97,17 +97,7 @@ def load(files: Files, dtype: torch.dtype) -> Reference:
     return Reference(dtype=dtype, **{name: load_part(name, files, dtype) for name in PARTS})
 
 
-class Unfilled(TorchFunctionMode, ContextDecorator):
-    """No random values for parameters that are replaced: the official loader starts from empty modules."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Leave out what only fills a tensor with random values."""
-        if getattr(func, "__name__", "") in RANDOM:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
-
-
-@Unfilled()
+@no_init_weights()
 def load_part(name: str, files: Files, dtype: torch.dtype) -> Any:
     """Load one module of `PARTS`."""
     if name == "text_encoder":
@@ -124,14 +114,14 @@ def load_part(name: str, files: Files, dtype: torch.dtype) -> Any:
     return fill(configurator.from_config(config), read_state([files.model], operations, cast))
 
 
-@Unfilled()
+@no_init_weights()
 def load_transformer(model: Path, dtype: torch.dtype) -> X0Model:
     """The transformer of a model file."""
     config = SafetensorsModelStateDictLoader().metadata(str(model))
     return _transformer(model, config, dtype)
 
 
-@Unfilled()
+@no_init_weights()
 def load_audio_encoder(model: Path) -> Any:
     """The one module of the model file that no pipeline here runs."""
     config = SafetensorsModelStateDictLoader().metadata(str(model))
