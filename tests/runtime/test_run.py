@@ -139,7 +139,8 @@ def test_nothing_outlives_its_last_use(bundles: dict[int, Path], tmp_path: Path)
         assert not run._jobs[0]._values
     assert resident["text_encoder"][0] == {"text_encoder", "denoise_step"}
     assert resident["denoise_step"][0] == {"denoise_step", "unpatchify", "vocoder", "decoder"}
-    assert resident["unpatchify"] == ({"unpatchify", "vocoder", "decoder"}, frozenset())
+    assert resident["unpatchify"][0] == {"unpatchify", "vocoder", "decoder"}
+    assert resident["unpatchify"][1] <= {"decoder"}
     assert resident["decode and write"][0] == {"decoder"}
 
 
