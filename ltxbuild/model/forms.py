@@ -12,3 +12,5 @@ Convolution = Literal["taps", "direct", "products"]
 """See `conv.convolve3d`."""
 BLOCK_QUERIES = 128
 """Queries per block of the blocked attention: bounds the score matrix to `[B, H, 128, S]`."""
+BAND_BYTES = 24 << 20
+"""Most bytes of a band's product in a convolution, unless that leaves few rows."""

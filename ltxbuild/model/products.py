@@ -17,11 +17,10 @@ from functools import partial
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ltxbuild.model.forms import BAND_BYTES
 from ltxbuild.model.loops import apart, bits, collect
 
 Padding2d = tuple[tuple[int, int], tuple[int, int]]
-BAND_BYTES = 24 << 20
-"""Most bytes of a band's product, unless that leaves few rows."""
 FEW_ROWS = 24
 """Bands have at least so many rows: the taps reach beyond a band, and what they reach is multiplied twice."""
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ltxbuild.components import ModelConfig
 from ltxbuild.model.config import GeneratorConfig
-from ltxbuild.model.forms import BLOCK_QUERIES
+from ltxbuild.model.forms import BAND_BYTES, BLOCK_QUERIES
 from ltxbuild.model.geometry import MEL_STRIDE
 from ltxbuild.model.video_stages import decoder_stages, encoder_stages
 from ltxbuild.plan.arguments import F32, batched_passes, table_numbers
@@ -80,13 +80,13 @@ def temporary(
 
 
 def _copied(spec: ProgramSpec, case: _Case, weights: int) -> int:
-    """Weights that XLA:CPU copies: stacks of bf16, widened as a whole, and a convolution's, turned round.
+    """Stacks of bf16 weights, which XLA:CPU widens as a whole; layers written out it copies one by one.
 
-    Layers written out it copies one by one.
+    Convolutions sum and turn round those of a layer.
     """
     if case.platform != "cpu" or spec.kind in F32_WEIGHTS:
         return 0
-    if spec.kind in CONVOLUTIONS and case.forms.convolution == "taps":
+    if spec.kind in CONVOLUTIONS:
         return weights // LARGEST
     return weights * F32 // case.item if case.forms.layers == "scan" and case.item < F32 else 0
 
@@ -199,7 +199,7 @@ def _upsampler(case: _Case) -> int:
 def _audio_decoder(case: _Case) -> int:
     audio = case.config.ltx.audio_vae
     live = MEL_STRIDE * case.sizes["audio"] * audio.mel_bins * audio.ch
-    product = TAPS * F32 * live if case.forms.convolution == "products" else 0
+    product = min(TAPS * F32 * live, BAND_BYTES) if case.forms.convolution == "products" else 0
     return _convolved(case, live) + product
 
 
