@@ -100,15 +100,14 @@ def convolve2d(
         params: `weight [kh, kw, in, out]` and perhaps `bias [out]`.
         x: `[N, H, W, in]`.
         padding: Zeros before and after, for height and width.
-        form: `products`, or anything else for the platform's convolution; see `convolve3d`. Not by Winograd's
-            sums: setting them up takes longer than they save on a picture or two.
+        form: `products`, or anything else for the platform's convolution; see `convolve3d`.
 
     Returns:
         `[N, H', W', out]` in the dtype of `x`.
     """
     weight = params["weight"].reshape(*params["weight"].shape[:3], -1)
     if form == "products":
-        return products.convolve(weight[None], _bias_of(params), x, padding)
+        return _multiplied(params, x, weight[None], padding)
     return _finish(params, _tap(x, weight, padding), x)
 
 
@@ -132,13 +131,18 @@ def convolve3d(params: Params, x: Array, form: Convolution = "taps") -> Array:
     if form == "direct":
         return _finish(params, _whole(x, weight, padding), x)
     if form == "products":
-        convolve = winograd.convolve if winograd.pays(weight.shape) else products.convolve
-        return convolve(weight, _bias_of(params), x, padding)
+        return _multiplied(params, x, weight, padding)
     frames = x.shape[0] - taps + 1
     total = _tap(x[:frames], weight[0], padding)
     for tap in range(1, taps):
         total = total + _tap(x[tap : tap + frames], weight[tap], padding)
     return _finish(params, total, x)
+
+
+def _multiplied(params: Params, x: Array, weight: Array, padding: Padding2d) -> Array:
+    """By matrix products: the fewest that there can be, or one for each tap where sums would cost more."""
+    convolve = winograd.convolve if winograd.pays(weight, math.prod(x.shape[:3])) else products.convolve
+    return convolve(weight, _bias_of(params), x, padding)
 
 
 def _tap(x: Array, weight: Array, padding: Padding2d) -> Array:

@@ -12,7 +12,7 @@ and the same is done along the other one. A product is one matrix product over a
 its neighbours in time. In bf16 the sums of inputs and of weights are rounded once more, which makes a
 result's error 2.5 times that of its own rounding; in f32 it stays below 1e-6.
 
-    pays(shape) -> bool
+    pays(weight [kt, kh, kw, in, out], pixels) -> bool
     convolve(weight [kt, 3, 3, in, out], bias [out], x [T + kt - 1, H, W, in], padding) -> [T, H', W', out]
 """
 
@@ -32,11 +32,14 @@ CELLS = 4
 """Inputs, and products, along an axis for two results."""
 FEW_CHANNELS = 64
 """With fewer, in or out, the sums cost more than the products that they save."""
+FEW_OPERATIONS = 4 * 10**9
+"""With fewer, the code of 16 products takes longer to be made ready than it saves in a call."""
 
 
-def pays(shape: Sequence[int]) -> bool:
-    """Whether weights `[kt, kh, kw, in, out]` are better applied so than tap by tap."""
-    return tuple(shape[1:3]) == (TAPS, TAPS) and min(shape[3:]) >= FEW_CHANNELS
+def pays(weight: Array, pixels: int) -> bool:
+    """Whether so many results of weights `[kt, kh, kw, in, out]` are better made so than tap by tap."""
+    own = weight.shape[1:3] == (TAPS, TAPS) and min(weight.shape[3:]) >= FEW_CHANNELS
+    return own and 2 * weight.size * pixels >= FEW_OPERATIONS
 
 
 def convolve(weight: Array, bias: Array, x: Array, padding: Padding2d) -> Array:

@@ -12,7 +12,7 @@ import torch
 from loading import AGREES, key_diff, load
 from oracles import import_oracles, randomize, tiny_config
 
-from ltxbuild.model import video_decoder, video_encoder, video_vae
+from ltxbuild.model import video_decoder, video_encoder, video_vae, winograd
 from ltxbuild.model.config import VideoVaeConfig
 
 import_oracles()
@@ -78,8 +78,8 @@ def _state(module: torch.nn.Module, side: str) -> dict[str, torch.Tensor]:
     return {f"vae.{'' if 'per_channel' in key else side + '.'}{key}": value for key, value in state.items()}
 
 
-def _compiled(function: Any, config: VideoVaeConfig, params: Any, x: Any) -> Any:
-    run = jax.jit(lambda params, x: function(params, x, config))
+def _compiled(function: Any, config: VideoVaeConfig, params: Any, x: Any, form: Any = "taps") -> Any:
+    run = jax.jit(lambda params, x: function(params, x, config, form))
     return np.asarray(run.lower(params, x).compile(compiler_options=STRICT)(params, x).astype(jnp.float32))
 
 
@@ -89,6 +89,14 @@ def _relative(got: Any, want: Any) -> float:
 
 def _cosine(a: Any, b: Any) -> float:
     return float(np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b)))
+
+
+@pytest.fixture(params=["taps", "products"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Of the convolutions; products are Winograd's, though channels and pixels are few."""
+    monkeypatch.setattr(winograd, "FEW_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "FEW_OPERATIONS", 0)
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +124,11 @@ def _pixels(video: torch.Tensor) -> Any:
     return ((video[0].permute(1, 2, 3, 0) + 1) / 2).numpy()
 
 
-def test_decoder_equals_the_official_one(decoder: Any) -> None:
+def test_decoder_equals_the_official_one(decoder: Any, form: Any) -> None:
     """In f32 the frames are the official decoder's, in number, order and value."""
     config, state, latent, want = decoder
     params = load(video_decoder.params(config), state)
-    got = _compiled(video_decoder.decode, config, params, jnp.asarray(latent.numpy()))
+    got = _compiled(video_decoder.decode, config, params, jnp.asarray(latent.numpy()), form)
     inside = np.mean((got > 0) & (got < 1))
     assert got.shape == (17, 64, 96, 3)
     assert inside > 0.5
@@ -136,19 +144,19 @@ def test_activation_rounds_as_the_official_one() -> None:
     assert np.mean(np.asarray(got.astype(jnp.float32)) == want) > 0.999
 
 
-def test_decoder_in_bf16(decoder: Any) -> None:
+def test_decoder_in_bf16(decoder: Any, form: Any) -> None:
     """In bf16 the frames stay close to the f32 ones."""
     config, state, latent, want = decoder
     params = load(video_decoder.params(config), state, jnp.bfloat16)
-    got = _compiled(video_decoder.decode, config, params, jnp.asarray(latent.numpy(), jnp.bfloat16))
+    got = _compiled(video_decoder.decode, config, params, jnp.asarray(latent.numpy(), jnp.bfloat16), form)
     assert _cosine(got - 0.5, _pixels(want) - 0.5) >= 0.999
 
 
-def test_encoder_equals_the_official_one(encoder: Any) -> None:
+def test_encoder_equals_the_official_one(encoder: Any, form: Any) -> None:
     """In f32 the normalised means are the official encoder's."""
     config, state, frames, want = encoder
     params = load(video_encoder.params(config), state)
-    got = _compiled(video_encoder.encode, config, params, jnp.asarray(frames.numpy()))
+    got = _compiled(video_encoder.encode, config, params, jnp.asarray(frames.numpy()), form)
     assert got.shape == (1, 16, 3, 2, 3)
     assert _relative(got, want.numpy()) <= 1e-5
 
@@ -161,11 +169,11 @@ def test_encoder_takes_a_single_image(encoder: Any) -> None:
     assert _relative(got, want[:, :, :1].numpy()) <= 1e-5
 
 
-def test_encoder_in_bf16(encoder: Any) -> None:
+def test_encoder_in_bf16(encoder: Any, form: Any) -> None:
     """In bf16 the means stay close to the f32 ones."""
     config, state, frames, want = encoder
     params = load(video_encoder.params(config), state, jnp.bfloat16)
-    got = _compiled(video_encoder.encode, config, params, jnp.asarray(frames.numpy(), jnp.bfloat16))
+    got = _compiled(video_encoder.encode, config, params, jnp.asarray(frames.numpy(), jnp.bfloat16), form)
     assert _cosine(got, want.numpy()) >= 0.999
 
 
