@@ -8,7 +8,7 @@ Layers = Literal["scan", "unroll"]
 """See `layers.run_layers`: a loop over stacked weights, or written out, one input per layer and weight."""
 Attention = Literal["plain", "blocked", "pallas", "cudnn"]
 """See `layers.attention`; `pallas` is the TPU kernel."""
-Convolution = Literal["taps", "direct", "products"]
+Convolution = Literal["taps", "direct", "products", "winograd"]
 """See `conv.convolve3d`."""
 BLOCK_QUERIES = 128
 """Queries per block of the blocked attention: bounds the score matrix to `[B, H, 128, S]`."""

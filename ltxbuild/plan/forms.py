@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from ltxbuild.components import ModelConfig
 from ltxbuild.model.forms import Attention, Convolution, Layers
-from ltxbuild.plan.activations import CONVOLUTIONS
 from ltxbuild.plan.arguments import batched_passes
 from ltxbuild.plan.placement import Placement
 from ltxbuild.plan.programspec import Forms, ProgramSpec
@@ -34,32 +33,34 @@ def choose(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Pl
     attention = _attention(spec, recipe, config, placement)
     blocks = (recipe.flash.queries, recipe.flash.keys, recipe.flash.compute) if attention == "pallas" else ()
     short = SHORT_PROMPT if spec.kind == "text_encoder" and placement.platform == "cpu" else 0
-    return Forms(_layers(spec, recipe, placement), attention, blocks, _convolution(placement), short)
+    convolution = _convolution(spec, placement)
+    return Forms(_layers(spec, recipe, placement, convolution), attention, blocks, convolution, short)
 
 
-def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement) -> Layers:
+def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement, convolution: Convolution) -> Layers:
     """Written out on CPUs: XLA:CPU widens a whole stack of bf16 weights at once, a layer's own where it lies.
 
-    Not 3-D convolutions, whose weights are summed before they are used: a loop compiles in half the time.
+    Not those whose weights are summed before they are used: a loop compiles in half the time.
     CUDA likes the vocoder's convolutions written out. On TPU each convolution costs the compiler much, so
     there it stays a loop. Neuron's compiler would copy each layer's weights out of the stack.
     """
     if recipe.layers != "auto":
         return recipe.layers
-    if placement.platform == "cpu" and spec.kind in CONVOLUTIONS:
+    if convolution == "winograd":
         return "scan"
     if placement.platform in ("cpu", "neuron"):
         return "unroll"
     return "unroll" if spec.kind == "vocoder" and placement.platform == "cuda" else "scan"
 
 
-def _convolution(placement: Placement) -> Convolution:
+def _convolution(spec: ProgramSpec, placement: Placement) -> Convolution:
     """The compiler for TPU needs 18 seconds for one 3-D convolution and 108 for its sum of three 2-D ones.
 
-    XLA:CPU computes with bf16 in matrix products alone, and fewer of those are needed than there are taps.
+    XLA:CPU computes with bf16 in matrix products alone. Fewer of them round a little more: what the decoder
+    makes is looked at, but what other programs make is computed with.
     """
     if placement.platform == "cpu":
-        return "products"
+        return "winograd" if spec.kind == "video_decoder" else "products"
     return "direct" if placement.platform == "tpu" else "taps"
 
 

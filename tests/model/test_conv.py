@@ -39,7 +39,7 @@ def test_2d_equals_torch(kernel: tuple[int, int], padding: products.Padding2d, f
     np.testing.assert_allclose(np.moveaxis(np.asarray(got), -1, 1), want.numpy(), atol=2e-6)
 
 
-@pytest.mark.parametrize("form", ["taps", "direct", "products"])
+@pytest.mark.parametrize("form", ["taps", "direct", "products", "winograd"])
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3), (2, 1, 3)])
 def test_3d_equals_torch(kernel: tuple[int, int, int], form: Convolution) -> None:
     """Every form of a 3-D convolution is torch's, also for uneven kernels."""

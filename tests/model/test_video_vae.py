@@ -91,9 +91,9 @@ def _cosine(a: Any, b: Any) -> float:
     return float(np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b)))
 
 
-@pytest.fixture(params=["taps", "products"])
+@pytest.fixture(params=["taps", "winograd"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Of the convolutions; products are Winograd's, though channels and pixels are few."""
+    """Of the convolutions; Winograd's sums are taken though channels and pixels are few."""
     monkeypatch.setattr(winograd, "FEW_CHANNELS", 1)
     monkeypatch.setattr(winograd, "FEW_OPERATIONS", 0)
     return request.param
