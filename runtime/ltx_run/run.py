@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ltx_cache.errors import LtxError
 from ltx_run import contexts, flow, residency, tensors
@@ -11,7 +11,7 @@ from ltx_run.demands import needed_programs
 from ltx_run.errors import OutputError, ProgramFailed
 from ltx_run.interpreter import Interpreter
 from ltx_run.job import Batch, Job, Prompts, Stage
-from ltx_run.plan import DecodeTiles, Loop, WriteVideo, programs_of
+from ltx_run.plan import WriteVideo, programs_of
 from ltx_run.programs import Programs
 from ltx_run.report import Observer, Report, VideoReport
 
@@ -68,7 +68,7 @@ class Runner:
         needs = [tuple(name for step in stage for name in programs_of(step)) for stage in stages]
         for index in range(len(stages)):
             later = [name for names in needs[index + 1 :] for name in names]
-            self._programs.read_ahead([*needs[index], *_soon(stages[index + 1 :])])
+            self._programs.read_ahead([*needs[index], *_first(needs[index + 1 :])])
             self._stage(index)
             self._programs.release(later)
             if len(self.errors) == len(self._jobs):
@@ -161,9 +161,6 @@ def _label(stage: Stage) -> str:
     return next((name for step in stage for name in programs_of(step)), "")
 
 
-def _soon(stages: Sequence[Stage]) -> Iterator[str]:
-    """Programs of the stages that follow, up to one that takes long enough to load others beside it."""
-    for stage in stages:
-        yield from (name for step in stage for name in programs_of(step))
-        if any(isinstance(step, Loop | DecodeTiles) for step in stage):
-            return
+def _first(needs: Sequence[Sequence[str]]) -> Sequence[str]:
+    """Programs of the next stage that has any."""
+    return next((names for names in needs if names), ())
