@@ -120,7 +120,7 @@ def is_there(process: int) -> bool:
     """Whether a process runs."""
     try:
         return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone, or while it is read
         return False
 
 
