@@ -100,14 +100,14 @@ def convolve2d(
         params: `weight [kh, kw, in, out]` and perhaps `bias [out]`.
         x: `[N, H, W, in]`.
         padding: Zeros before and after, for height and width.
-        form: `products`, `winograd`, or anything else for the platform's convolution; see `convolve3d`.
+        form: `products`, or anything else for the platform's convolution; see `convolve3d`.
 
     Returns:
         `[N, H', W', out]` in the dtype of `x`.
     """
     weight = params["weight"].reshape(*params["weight"].shape[:3], -1)
-    if form in ("products", "winograd"):
-        return _multiplied(params, x, weight[None], padding, form)
+    if form == "products":
+        return products.convolve(weight[None], _bias_of(params), x, padding)
     return _finish(params, _tap(x, weight, padding), x)
 
 
@@ -119,8 +119,8 @@ def convolve3d(params: Params, x: Array, form: Convolution = "taps") -> Array:
         x: `[T + kt - 1, H, W, in]`.
         form: `taps` is the sum over temporal taps of 2-D convolutions with the frames in the batch, twice as
             fast as `direct`, one 3-D convolution, on a CPU; for TPU that compiles in a sixth of the time.
-            `products` is a matrix product per frame or band of rows, see `model.products`; `winograd` takes
-            fewer multiplications where that pays, see `model.winograd`.
+            `products` is a matrix product per frame or band of rows, see `model.products`; `winograd` is that
+            with fewer multiplications where it pays, see `model.winograd`.
 
     Returns:
         `[T, H, W, out]` in the dtype of `x`.
@@ -130,20 +130,15 @@ def convolve3d(params: Params, x: Array, form: Convolution = "taps") -> Array:
     padding = ((height // 2, height // 2), (width // 2, width // 2))
     if form == "direct":
         return _finish(params, _whole(x, weight, padding), x)
+    if form == "winograd" and winograd.pays(weight, math.prod(x.shape[:3])):
+        return winograd.convolve(weight, _bias_of(params), x, padding)
     if form in ("products", "winograd"):
-        return _multiplied(params, x, weight, padding, form)
+        return products.convolve(weight, _bias_of(params), x, padding)
     frames = x.shape[0] - taps + 1
     total = _tap(x[:frames], weight[0], padding)
     for tap in range(1, taps):
         total = total + _tap(x[tap : tap + frames], weight[tap], padding)
     return _finish(params, total, x)
-
-
-def _multiplied(params: Params, x: Array, weight: Array, padding: Padding2d, form: Convolution) -> Array:
-    """By matrix products: one for each tap, or fewer."""
-    fewer = form == "winograd" and winograd.pays(weight, math.prod(x.shape[:3]))
-    convolve = winograd.convolve if fewer else products.convolve
-    return convolve(weight, _bias_of(params), x, padding)
 
 
 def _tap(x: Array, weight: Array, padding: Padding2d) -> Array:

@@ -12,10 +12,12 @@ loop's result, which is done by one thread.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import DTypeLike
 
 from ltxbuild.model.forms import BAND_BYTES
 from ltxbuild.model.loops import apart, bits, collect
@@ -39,28 +41,16 @@ def convolve(weight: Array, bias: Array, x: Array, padding: Padding2d) -> Array:
     """
     depth, height, width, channels, outputs = weight.shape
     (top, bottom), (left, right) = padding
-    frames, (rows, columns) = x.shape[0] - depth + 1, x.shape[1:3]
-    rows += top + bottom - height + 1
+    columns, rows = x.shape[2], x.shape[1] + top + bottom - height + 1
     band = band_rows(rows, height, 4 * columns * height * width * outputs)
-    bands = rows // band
     padded = jnp.pad(bits(x), ((0, 0), (top, bottom), (0, 0), (0, 0)))
     matrix = weight.transpose(0, 3, 1, 2, 4).reshape(depth * channels, -1)
 
-    def one(index: Array) -> Array:
-        frame, start = index // bands, index % bands * band
-        near = lax.dynamic_slice(padded, (frame, start, 0, 0), (depth, band + height - 1, columns, channels))
-        pixels = lax.bitcast_convert_type(jnp.concatenate(list(near), axis=-1), x.dtype)
-        product = lax.dot_general(
-            pixels.reshape(-1, depth * channels),
-            matrix,
-            (((1,), (0,)), ((), ())),
-            preferred_element_type=jnp.float32,
-        )
-        taps = product.reshape(-1, columns, height, width, outputs)
+    def one(pixels: Array) -> Array:
+        taps = product(pixels, matrix).reshape(-1, columns, height, width, outputs)
         return apart(partial(_summed, dtype=x.dtype, sides=(left, right)), taps, bias)
 
-    made = collect(one, jnp.arange(frames * bands), x.dtype)
-    return made.reshape(frames, rows, -1, outputs)
+    return over_bands(one, padded, rows, band, (depth, height), x.dtype)
 
 
 def band_rows(rows: int, height: int, row_bytes: int, multiple: int = 1) -> int:
@@ -74,6 +64,51 @@ def band_rows(rows: int, height: int, row_bytes: int, multiple: int = 1) -> int:
     """
     fit = [count for count in range(FEW_ROWS, rows, multiple) if rows % count == 0]
     return max((count for count in fit if (count + height - 1) * row_bytes <= BAND_BYTES), default=rows)
+
+
+def over_bands(
+    function: Callable[[Array], Array],
+    padded: Array,
+    rows: int,
+    band: int,
+    taps: tuple[int, int],
+    dtype: DTypeLike,
+) -> Array:
+    """Collect what a function makes of each band of rows of each frame.
+
+    Args:
+        function: Given `[band + kh - 1, W, kt * in]`, the pixels that a band's taps reach with those of the
+            frame's neighbours in time as further channels, makes `[band, W', out]` or its bits.
+        padded: Bits of the frames with what is around them, `[T + kt - 1, rows + kh - 1, W, in]`.
+        rows: Of a result.
+        band: Rows of a band.
+        taps: `(kt, kh)`.
+        dtype: Of pixels and results.
+
+    Returns:
+        `[T, rows, W', out]`.
+    """
+    depth, height = taps
+    frames, bands = padded.shape[0] - depth + 1, rows // band
+
+    def one(index: Array) -> Array:
+        start = (index // bands, index % bands * band, 0, 0)
+        near = lax.dynamic_slice(padded, start, (depth, band + height - 1, *padded.shape[2:]))
+        return function(lax.bitcast_convert_type(jnp.concatenate(list(near), axis=-1), dtype))
+
+    made = collect(one, jnp.arange(frames * bands), dtype)
+    return made.reshape(frames, rows, *made.shape[2:])
+
+
+def product(pixels: Array, matrix: Array) -> Array:
+    """Matrix product of pixels `[..., in]`, in any shape, with `[in, out]`: `[pixels, out]`, f32."""
+    result: Array = lax.dot_general(
+        pixels.reshape(-1, pixels.shape[-1]),
+        matrix,
+        (((1,), (0,)), ((), ())),
+        preferred_element_type=jnp.float32,
+    )
+    return result
 
 
 def _summed(taps: Array, bias: Array, dtype: jnp.dtype, sides: tuple[int, int]) -> Array:

@@ -24,8 +24,8 @@ from functools import partial
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ltxbuild.model.loops import apart, bits, collect
-from ltxbuild.model.products import Padding2d, band_rows
+from ltxbuild.model.loops import apart, bits
+from ltxbuild.model.products import Padding2d, band_rows, over_bands, product
 
 TAPS = 3
 CELLS = 4
@@ -37,7 +37,7 @@ FEW_OPERATIONS = 4 * 10**9
 
 
 def pays(weight: Array, pixels: int) -> bool:
-    """Whether so many results of weights `[kt, kh, kw, in, out]` are better made so than tap by tap."""
+    """Whether weights `[kt, kh, kw, in, out]` are better applied to so many pixels so than tap by tap."""
     own = weight.shape[1:3] == (TAPS, TAPS) and min(weight.shape[3:]) >= FEW_CHANNELS
     return own and 2 * weight.size * pixels >= FEW_OPERATIONS
 
@@ -55,7 +55,6 @@ def convolve(weight: Array, bias: Array, x: Array, padding: Padding2d) -> Array:
         `[T, H', W', out]` in the dtype of `x`.
     """
     depth, _, _, channels, outputs = weight.shape
-    frames = x.shape[0] - depth + 1
     rows, columns = (size + sum(pad) - TAPS + 1 for size, pad in zip(x.shape[1:3], padding, strict=True))
     tall, wide = rows + rows % 2, columns + columns % 2
     (top, bottom), (left, right) = padding
@@ -63,18 +62,13 @@ def convolve(weight: Array, bias: Array, x: Array, padding: Padding2d) -> Array:
     padded = jnp.pad(bits(x), sides)
     filters = [[_filter(weight, i, j) for j in range(CELLS)] for i in range(CELLS)]
     band = band_rows(tall, TAPS, wide * (8 * depth * channels + 16 * outputs), multiple=2)
-    bands = tall // band
 
-    def one(index: Array) -> Array:
-        start = (index // bands, index % bands * band, 0, 0)
-        near = lax.dynamic_slice(padded, start, (depth, band + TAPS - 1, wide + TAPS - 1, channels))
-        pixels = lax.bitcast_convert_type(jnp.concatenate(list(near), axis=-1), x.dtype)
+    def one(pixels: Array) -> Array:
         cells = pixels.reshape(band // 2 + 1, 2, wide // 2 + 1, 2, -1)
         products = [_product(cells, filters[i][j], i, j) for i in range(CELLS) for j in range(CELLS)]
         return _together(apart(partial(_results, dtype=x.dtype), bias, *products))
 
-    made = collect(one, jnp.arange(frames * bands), x.dtype)
-    return made.reshape(frames, tall, wide, outputs)[:, :rows, :columns]
+    return over_bands(one, padded, tall, band, (depth, TAPS), x.dtype)[:, :rows, :columns]
 
 
 def _filter(weight: Array, i: int, j: int) -> Array:
@@ -102,13 +96,7 @@ def _product(cells: Array, weight: Array, i: int, j: int) -> Array:
         return _of_inputs(even, odd, j, axis=1).astype(cells.dtype)
 
     inputs = apart(summed, cells)
-    product: Array = lax.dot_general(
-        inputs.reshape(-1, inputs.shape[-1]),
-        weight,
-        (((1,), (0,)), ((), ())),
-        preferred_element_type=jnp.float32,
-    )
-    return product.reshape(*inputs.shape[:2], -1)
+    return product(inputs, weight).reshape(*inputs.shape[:2], -1)
 
 
 def _of_inputs(even: Array, odd: Array, cell: int, axis: int) -> Array:
