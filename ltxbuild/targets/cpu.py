@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ltx_run.fingerprint import compiler_features
@@ -10,7 +11,19 @@ from ltx_run.fingerprint import compiler_features
 if TYPE_CHECKING:
     from ltxbuild.targets.section import TargetSection
 
-SMALL = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
+FLAGS: Mapping[str, Any] = MappingProxyType(
+    {
+        "xla_allow_excess_precision": False,
+        "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+    }
+)
+"""The official rounding, small memory, and little to make ready.
+
+Without the first, fused bf16 operations stay in f32 between each other. By default what waits for nothing is
+made first, and held until wanted. And a library that XLA:CPU brings makes convolutions and norms beside
+products: it needs milliseconds for each convolution's first call, and writes out what it takes into a norm.
+"""
 MAX_ISA = {"sse4": "SSE4_2", "avx2": "AVX2", "avx512": "AVX512"}
 
 
@@ -27,13 +40,8 @@ class Cpu:
         return True
 
     def flags(self, kind: str) -> Mapping[str, Any]:
-        """The official rounding: without it, fused bf16 operations stay in f32 between each other.
-
-        And small memory: by default what waits for nothing is made first, and held until wanted. Not in the
-        vocoder, which is small, and whose three branches then run one after another.
-        """
-        rounding = {"xla_allow_excess_precision": False}
-        return rounding if kind == "vocoder" else {**rounding, "xla_cpu_scheduler_type": SMALL}
+        """The same for every program."""
+        return FLAGS
 
     def machine(self, section: TargetSection) -> dict[str, Any]:
         """Instruction set, and what the compiler has of it here."""
