@@ -2,8 +2,8 @@
 
     conv1d(name, key, out_channels, in_channels, taps, bias=True) -> ParamTable
     transposed1d(name, key, out_channels, in_channels, taps) -> ParamTable
-    convolve1d(weight [k, in, out], x [T, in], dilation=1) -> [T, out]
-    convolve1d_in_loop(weight, x, dilation, widest) -> [T, out]
+    convolve1d(weight [k, in, out], x [T, in], dilation=1, form="taps") -> [T, out]
+    convolve1d_of(weight, x, dilations, choice, form="taps") -> [T, out]
     transpose_convolve1d(params, x [T, in], stride) -> [T * stride, out]
     replicate(x [..., T, C], before, after) -> [..., before + T + after, C]
     materialized(value) -> value
@@ -13,12 +13,14 @@ Every product asks for the highest precision: accelerators would otherwise multi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ltxbuild.model.forms import Convolution
 from ltxbuild.model.params import Layout, ParamSpec, ParamTable
 
 Params = Mapping[str, Any]
@@ -51,17 +53,20 @@ def _kernel(name: str, key: str, layout: Layout) -> ParamSpec:
     return ParamSpec(f"{name}.weight", shape, (None,) * 3, (f"{key}.weight",), layout, "float32")
 
 
-def convolve1d(weight: Array, x: Array, dilation: int = 1) -> Array:
+def convolve1d(weight: Array, x: Array, dilation: int = 1, form: Convolution = "taps") -> Array:
     """Convolve with an odd number of taps and zeros around, so that the length stays.
 
     Args:
         weight: `[k, in, out]`.
         x: `[T, in]`.
         dilation: Distance between taps in samples.
+        form: `loop` adds up the taps in a loop; anything else is the platform's convolution.
 
     Returns:
         `[T, out]`.
     """
+    if form == "loop":
+        return _in_loop(weight, x, dilation, dilation)
     reach = dilation * (weight.shape[0] - 1) // 2
     # As an image of height one: XLA:CPU is up to 1.7 times faster with it than with its 1-D convolution.
     y = lax.conv_general_dilated(
@@ -76,21 +81,30 @@ def convolve1d(weight: Array, x: Array, dilation: int = 1) -> Array:
     return y[0, 0]
 
 
-def convolve1d_in_loop(weight: Array, x: Array, dilation: Array | int, widest: int) -> Array:
+def convolve1d_of(
+    weight: Array, x: Array, dilations: Sequence[int], choice: Array, form: Convolution = "taps"
+) -> Array:
     """Convolve as `convolve1d` does, with a dilation that is data.
-
-    A loop over the taps adds up matmuls on shifted signals, so that one small program serves all taps and
-    every dilation.
 
     Args:
         weight: `[k, in, out]`.
         x: `[T, in]`.
-        dilation: Distance between taps in samples, a scalar.
-        widest: The largest dilation that may come.
+        dilations: Those that there are.
+        choice: Number of the one to take, a scalar.
+        form: `loop` makes one small program for all of them; anything else a convolution for each.
 
     Returns:
         `[T, out]`.
     """
+    if form == "loop":
+        return _in_loop(weight, x, jnp.array(dilations)[choice], max(dilations))
+    ways = [partial(convolve1d, dilation=dilation) for dilation in dilations]
+    result: Array = lax.switch(choice, ways, weight, x)
+    return result
+
+
+def _in_loop(weight: Array, x: Array, dilation: Array | int, widest: int) -> Array:
+    """The sum over the taps of matmuls on shifted signals, with a dilation of at most `widest`."""
     taps, _, outputs = weight.shape
     half = (taps - 1) // 2
     padded = jnp.pad(x, ((widest * half, widest * half), (0, 0)))

@@ -3,10 +3,9 @@
 The residual blocks of a stage read the same signal and differ in kernel size alone. Their activations run as
 one on `[kernels, T, C]`, which divides the size of the program, and the time to compile it, by three.
 
-The form of the parameters chooses the form of the program; both give the same numbers. Given one by one, the
-layers are written out with the platform's convolution: 1.7 times the speed of the other form on a CPU.
-Stacked, they run in loops: the TPU compiler spends 5 to 50 seconds on every f32 convolution, and the written
-out generators have two hundred of them.
+The form of the parameters chooses the form of the program: given one by one, the layers are written out,
+stacked, they run in a loop. That is a fifth of the program to compile and to load, and on a CPU as fast.
+There may be a loop over the taps within: the TPU compiler spends 5 to 50 seconds on every f32 convolution.
 """
 
 from __future__ import annotations
@@ -25,10 +24,11 @@ from ltxbuild.model.conv1d import (
     bias1d,
     conv1d,
     convolve1d,
-    convolve1d_in_loop,
+    convolve1d_of,
     transpose_convolve1d,
     transposed1d,
 )
+from ltxbuild.model.forms import Convolution
 from ltxbuild.model.params import ParamTable, prefixed, stack
 
 Params = Mapping[str, Any]
@@ -72,38 +72,34 @@ def _rounds(config: GeneratorConfig) -> int:
     return len(config.resblock_dilation_sizes[0])
 
 
-def generate(params: Params, mel: Array, config: GeneratorConfig) -> Array:
+def generate(params: Params, mel: Array, config: GeneratorConfig, form: Convolution = "taps") -> Array:
     """Turn a spectrogram into a waveform; no final clamp.
 
     Args:
         params: Tree of `generator`'s table.
         mel: `[2, T, 64]` f32, both channels of a stereo signal.
         config: Sizes.
+        form: Of the convolutions, see `conv1d.convolve1d`.
 
     Returns:
         `[2, T * product of upsample_rates]` f32.
     """
-    in_loop = isinstance(params["stages"]["0"]["blocks"], Mapping)
     x = jnp.moveaxis(mel, 0, 1).reshape(mel.shape[1], -1)
-    x = _convolve(params["conv_pre"]["weight"], x, in_loop) + params["conv_pre"]["bias"]
+    x = convolve1d(params["conv_pre"]["weight"], x, form=form) + params["conv_pre"]["bias"]
     for stage, rate in enumerate(config.upsample_rates):
         layer = params["stages"][str(stage)]
-        x = _residual_blocks(layer, transpose_convolve1d(layer["up"], x, rate), config, in_loop)
+        x = _residual_blocks(layer, transpose_convolve1d(layer["up"], x, rate), config, form)
     final = {name: value[None] for name, value in params["act_post"].items()}
     x = activate(final, x[None])[0]
-    return _convolve(params["conv_post"]["weight"], x, in_loop).T
+    return convolve1d(params["conv_post"]["weight"], x, form=form).T
 
 
-def _convolve(weight: Array, x: Array, in_loop: bool) -> Array:
-    return convolve1d_in_loop(weight, x, 1, 1) if in_loop else convolve1d(weight, x)
-
-
-def _residual_blocks(params: Params, x: Array, config: GeneratorConfig, in_loop: bool) -> Array:
+def _residual_blocks(params: Params, x: Array, config: GeneratorConfig, form: Convolution) -> Array:
     """Mean of the residual blocks of a stage, `[T, C]` to `[T, C]`."""
     kernels = [params["kernels"][str(i)]["blocks"] for i in range(len(config.resblock_kernel_sizes))]
     signals = jnp.broadcast_to(x, (len(kernels), *x.shape))
-    run = _run_in_loop if in_loop else _run_written_out
-    return jnp.mean(run(params["blocks"], kernels, signals, _dilations(config)), axis=0)
+    run = _run_in_loop if isinstance(params["blocks"], Mapping) else _run_written_out
+    return jnp.mean(run(params["blocks"], kernels, signals, _dilations(config), form), axis=0)
 
 
 def _dilations(config: GeneratorConfig) -> list[list[int]]:
@@ -113,7 +109,11 @@ def _dilations(config: GeneratorConfig) -> list[list[int]]:
 
 
 def _run_written_out(
-    activations: list[Params], kernels: list[list[Params]], signals: Array, dilations: list[list[int]]
+    activations: list[Params],
+    kernels: list[list[Params]],
+    signals: Array,
+    dilations: list[list[int]],
+    form: Convolution,
 ) -> Array:
     """All half rounds one after another, `[kernels, T, C]`, from parameters given one by one."""
     count, current = len(kernels), signals
@@ -122,7 +122,7 @@ def _run_written_out(
         act: Params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layer)
         active = activate(act, current)
         weights = [blocks[index]["weight"] for blocks in kernels]
-        out = [convolve1d(w, x, d) for w, x, d in zip(weights, active, distances, strict=True)]
+        out = [convolve1d(w, x, d, form) for w, x, d in zip(weights, active, distances, strict=True)]
         current = jnp.stack(out) + act["bias"][:, None]
         if index % 2:
             signals = current = signals + current
@@ -130,22 +130,26 @@ def _run_written_out(
 
 
 def _run_in_loop(
-    activations: Params, kernels: list[Params], signals: Array, dilations: list[list[int]]
+    activations: Params,
+    kernels: list[Params],
+    signals: Array,
+    dilations: list[list[int]],
+    form: Convolution,
 ) -> Array:
     """The same in a loop over half rounds, from stacked parameters."""
-    halves, widest = len(dilations), max(max(distances) for distances in dilations)
+    halves, distinct = len(dilations), [sorted(set(kernel)) for kernel in zip(*dilations, strict=True)]
+    choices = [[d.index(x) for d, x in zip(distinct, half, strict=True)] for half in dilations]
     acts = jax.tree.map(lambda leaf: leaf.reshape(halves, len(kernels), -1), activations)
     weights = [blocks["weight"] for blocks in kernels]
 
     def half_round(carry: tuple[Array, Array], layer: Any) -> tuple[tuple[Array, Array], None]:
         signals, current = carry
-        act, weights, distances, ends_round = layer
-        active = activate(act, current)
-        pairs = enumerate(weights)
-        out = [convolve1d_in_loop(w, active[i], distances[i], widest) for i, w in pairs]
+        act, weights, choice, ends_round = layer
+        each = zip(weights, activate(act, current), distinct, choice, strict=True)
+        out = [convolve1d_of(*one, form) for one in each]
         current = jnp.stack(out) + act["bias"][:, None]
         signals = jnp.where(ends_round, signals + current, signals)
         return (signals, jnp.where(ends_round, signals, current)), None
 
-    layers = (acts, weights, jnp.array(dilations), jnp.arange(halves) % 2 == 1)
+    layers = (acts, weights, jnp.array(choices), jnp.arange(halves) % 2 == 1)
     return lax.scan(half_round, (signals, signals), layers)[0][0]

@@ -13,6 +13,7 @@ from jax import Array
 
 from ltxbuild.model.bandwidth import log_mel, resample, spectrogram
 from ltxbuild.model.config import VocoderConfig
+from ltxbuild.model.forms import Convolution
 from ltxbuild.model.generator import generate, generator
 from ltxbuild.model.params import ParamTable, prefixed
 
@@ -28,23 +29,25 @@ def params(config: VocoderConfig) -> ParamTable:
     )
 
 
-def vocode(params: Params, mel: Array, config: VocoderConfig) -> Array:
+def vocode(params: Params, mel: Array, config: VocoderConfig, form: Convolution = "taps") -> Array:
     """Turn the audio decoder's spectrogram into sound.
 
     Args:
         params: Tree of `params`' table, f32.
         mel: `[1, 2, Tm, 64]`.
         config: Sizes.
+        form: Of the convolutions, see `conv1d.convolve1d`.
 
     Returns:
         `[2, N]` f32 in [-1, 1] at the output sampling rate, rounded to the dtype of `mel`; N is Tm times the
         vocoder's upsampling times the ratio of the sampling rates.
     """
     bwe = config.bwe
-    waveform = jnp.clip(generate(params["vocoder"], mel[0].astype(jnp.float32), config.vocoder), -1.0, 1.0)
+    first = generate(params["vocoder"], mel[0].astype(jnp.float32), config.vocoder, form)
+    waveform = jnp.clip(first, -1.0, 1.0)
     length = waveform.shape[1] * bwe.output_sampling_rate // bwe.input_sampling_rate
     padded = jnp.pad(waveform, ((0, 0), (0, -waveform.shape[1] % bwe.hop_length)))
-    residual = generate(params["bwe"], log_mel(params["mel_stft"], padded, bwe), bwe)
+    residual = generate(params["bwe"], log_mel(params["mel_stft"], padded, bwe), bwe, form)
     skip = resample(padded, bwe.output_sampling_rate // bwe.input_sampling_rate)
     wide = jnp.clip(residual + skip, -1.0, 1.0)[:, :length]
     return wide.astype(mel.dtype).astype(jnp.float32)

@@ -25,4 +25,5 @@ def vocoder(size: dict[str, Any], config: ModelConfig, dtype: str, forms: Forms)
     """Mel spectrogram to waveform `[2, N]`, f32."""
     audio = config.ltx.audio_vae
     mel = Tensor("mel", (1, audio.out_ch, size["mel"], audio.mel_bins), dtype)
-    return one_to_one(partial(model.vocode, config=config.ltx.vocoder), mel, "waveform")
+    vocode = partial(model.vocode, config=config.ltx.vocoder, form=forms.convolution)
+    return one_to_one(vocode, mel, "waveform")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from jax import Array
 from loading import AGREES, key_diff, load, prefixed_state
 from oracles import import_oracles, randomize, tiny_config
 
 from ltxbuild.model import generator, vocoder
 from ltxbuild.model.config import VocoderConfig
+from ltxbuild.model.forms import Convolution
 from ltxbuild.synthetic.shipped import shipped
 
 import_oracles()
@@ -114,8 +117,8 @@ def test_bf16_mel_gives_a_waveform_rounded_to_bf16(case: Case) -> None:
     assert not np.array_equal(rough, exact)
 
 
-def test_written_out_equals_looped() -> None:
-    """Given one by one, the layers are written out with dilated convolutions; the waveform is the same."""
+def test_forms_agree() -> None:
+    """Layers written out or in a loop, taps in a loop or not: the waveform is the same."""
     config = VocoderConfig.model_validate(_metadata()["vocoder"]).vocoder.model_copy(
         update={"upsample_initial_channel": 8, "upsample_rates": (2,), "upsample_kernel_sizes": (4,)}
     )
@@ -127,6 +130,12 @@ def test_written_out_equals_looped() -> None:
         for key in spec.sources
     }
     stacked = load(table, state)
-    run = jax.jit(lambda params, mel: generator.generate(params, mel, config), compiler_options=QUICKLY)
+
+    @partial(jax.jit, compiler_options=QUICKLY, static_argnums=2)
+    def run(params: Any, mel: Array, form: Convolution) -> Array:
+        return generator.generate(params, mel, config, form)
+
     mel = jnp.asarray(_mel()[0].numpy())
-    np.testing.assert_allclose(run(stacked, mel), run(_one_by_one(stacked), mel), rtol=1e-5, atol=1e-6)
+    want = run(stacked, mel, "taps")
+    for layers, form in ((_one_by_one(stacked), "taps"), (stacked, "loop"), (_one_by_one(stacked), "loop")):
+        np.testing.assert_allclose(run(layers, mel, form), want, rtol=1e-5, atol=1e-6)
