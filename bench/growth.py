@@ -116,9 +116,7 @@ def measured(point: Point, runs: int) -> dict[str, float]:
     placement = place(spec, RECIPE, config, table)
     forms = choose(spec, RECIPE, config, placement)
     program = traceable(spec, config, RECIPE.precision, forms)
-    lowered = lower(
-        program, table, {}, {}, jax.devices()[:1], RECIPE.precision, unroll=forms.layers == "unroll"
-    )
+    lowered = lower(program, table, {}, {}, jax.devices()[:1], RECIPE.precision, layers=forms.layers)
     compiled = lowered.module.compile(compiler_options=placement.flags)
     weights = sum(int(np.prod(one.shape)) * ITEM for one in table)
     told: Any = compiled.memory_analysis()

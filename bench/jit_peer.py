@@ -68,10 +68,9 @@ def main() -> None:
             item = next(item for item in plan.programs.values() if item.spec.kind == kind)
             table = COMPONENTS[item.spec.component or ""].table(config)
             program = traceable(item.spec, config, recipe.precision, item.forms)
-            unroll = item.forms.layers == "unroll"
-            place = item.placement
+            place, layers = item.placement, item.forms.layers
             lowered = lower(
-                program, table, place.rules, place.mesh, jax.devices()[:1], recipe.precision, unroll=unroll
+                program, table, place.rules, place.mesh, jax.devices()[:1], recipe.precision, layers=layers
             )
             compiled = lowered.module.compile(compiler_options=dict(place.flags))
             made = arguments(item, lowered, config, files, recipe.precision)

@@ -19,6 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ltx_run.bundle import TensorInput, TensorSpec, WeightInput
 from ltxbuild.compiler.flops import count
 from ltxbuild.model.axes import Layout, laid_out
+from ltxbuild.model.forms import Layers
+from ltxbuild.model.loops import bits
 from ltxbuild.model.params import Axes, ParamTable, tree
 from ltxbuild.plan.profiles import partition
 from ltxbuild.precision import storage_dtype
@@ -92,7 +94,7 @@ def lower(
     devices: Sequence[jax.Device],
     precision: str,
     *,
-    unroll: bool,
+    layers: Layers,
 ) -> Lowered:
     """Trace and lower a program for a mesh.
 
@@ -103,15 +105,19 @@ def lower(
         mesh_shape: Mesh axes and sizes; empty is one device.
         devices: As many as the mesh has, present or not.
         precision: Storage dtype of the weights.
-        unroll: Layers written out with one input per layer, instead of scanned over a stacked input.
+        layers: How those of the component are gone through.
     """
     mesh = _mesh(mesh_shape, devices)
-    weights = _weight_inputs(table, rules, precision, unroll=unroll)
+    weights = _weight_inputs(table, rules, precision, unroll=layers == "unroll")
     tensors = [_tensor_input(t, rules) for t in program.tensors]
     inputs: tuple[WeightInput | TensorInput, ...] = (*weights, *tensors)
 
     def flat(*arrays: Array) -> tuple[Array, ...]:
-        params = _params(weights, arrays[: len(weights)])
+        given = [
+            bits(array) if layers == "bits" and _is_stack(weight) else array
+            for weight, array in zip(weights, arrays[: len(weights)], strict=True)
+        ]
+        params = _params(weights, given)
         return program.function(params, *arrays[len(weights) :])
 
     jitted = jax.jit(
@@ -171,6 +177,11 @@ def _weight_inputs(
         else:
             inputs.append(WeightInput(name=spec.name, shape=spec.shape, dtype=dtype, spec=axes))
     return inputs
+
+
+def _is_stack(weight: WeightInput) -> bool:
+    """Whether it has the bf16 weights of all layers."""
+    return weight.layer is None and weight.dtype == "bfloat16" and f"{STACK}." in weight.name
 
 
 def _params(weights: Sequence[WeightInput], arrays: Sequence[Array]) -> dict[str, Any]:

@@ -80,8 +80,8 @@ def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
     program = traceable(spec, config, job["precision"], forms)
     backend = import_module(job["backend"])
     devices = backend.devices(job["target"], device_count(job["mesh"]))
-    unroll = forms.layers == "unroll"
-    lowered = lower(program, table, job["rules"], job["mesh"], devices, job["precision"], unroll=unroll)
+    rules, mesh = job["rules"], job["mesh"]
+    lowered = lower(program, table, rules, mesh, devices, job["precision"], layers=forms.layers)
     lowered_at = time.monotonic()
 
     store = Store(store_root)

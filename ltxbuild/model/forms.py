@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-Layers = Literal["scan", "unroll"]
-"""See `layers.run_layers`: a loop over stacked weights, or written out, one input per layer and weight."""
+Layers = Literal["scan", "bits", "unroll"]
+"""See `layers.run_layers`: a loop over stacked weights, the same with bf16 as bits (see `loops`), or written
+out, one input per layer and weight."""
 Attention = Literal["plain", "blocked", "pallas", "cudnn"]
 """See `layers.attention`; `pallas` is the TPU kernel."""
-Convolution = Literal["taps", "direct", "products", "winograd"]
-"""See `conv.convolve3d`."""
+Convolution = Literal["taps", "direct", "products", "winograd", "loop"]
+"""See `conv.convolve3d`; `loop` is for one dimension, see `conv1d.convolve1d`."""
 BLOCK_QUERIES = 128
 """Queries per block of the blocked attention: bounds the score matrix to `[B, H, 128, S]`."""
 BAND_BYTES = 24 << 20

@@ -16,7 +16,7 @@ from jax import Array, lax
 from ltxbuild.model import flash
 from ltxbuild.model.flash import Blocks
 from ltxbuild.model.forms import BLOCK_QUERIES
-from ltxbuild.model.loops import collect
+from ltxbuild.model.loops import collect, floats
 
 Params = Mapping[str, Any]
 Carry = TypeVar("Carry")
@@ -168,7 +168,8 @@ def run_layers(
     Args:
         body: One layer; `layer` is its parameter tree, or `(tree, slice of extra)` when `extra` is given.
         carry: What flows through the layers.
-        layers: A tree with a leading `layers` axis (scanned), or a sequence of trees (written out).
+        layers: A tree with a leading `layers` axis (scanned), bf16 perhaps as bits; or a sequence of trees
+            (written out).
         extra: Per-layer inputs with the same leading axis.
     """
     if isinstance(layers, Sequence):
@@ -177,4 +178,4 @@ def run_layers(
             carry = body(carry, item)
         return carry
     xs = layers if extra is None else (layers, extra)
-    return lax.scan(lambda c, x: (body(c, x), None), carry, xs)[0]
+    return lax.scan(lambda c, x: (body(c, jax.tree.map(floats, x)), None), carry, xs)[0]

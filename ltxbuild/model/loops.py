@@ -2,11 +2,13 @@
 
     collect(function, xs, dtype) -> [N, ...]
     bits(x) -> the same bits as whole numbers
+    floats(x) -> bf16 of whole numbers of 16 bits
     apart(function, ...) -> what the function makes, in loops of its own
 
 XLA:CPU can't update a part of a bf16 array: for every result that a loop adds, it widens all that is
-collected, puts the result in, and rounds all of it again. What a loop collects here is whole numbers, of
-which only the new ones are written.
+collected, puts the result in, and rounds all of it again. Nor can it take a part of one: it widens all that
+a loop goes through. What a loop goes through or collects here is whole numbers, of which only those of the
+turn are read or written.
 """
 
 from __future__ import annotations
@@ -44,6 +46,11 @@ def bits(x: Array) -> Array:
     if jnp.issubdtype(x.dtype, jnp.integer):
         return x
     return lax.bitcast_convert_type(x, jnp.uint16 if x.dtype.itemsize == 2 else jnp.uint32)
+
+
+def floats(x: Array) -> Array:
+    """The bf16 numbers of whole numbers of 16 bits, which `bits` made; anything else stays what it is."""
+    return lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
 
 
 def apart(function: Callable[..., R], *arguments: Array) -> R:

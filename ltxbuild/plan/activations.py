@@ -29,6 +29,10 @@ LARGEST = 4
 TAPS = 9
 """Of the spatial kernels."""
 F32_WEIGHTS = frozenset({"vocoder"})
+COPIES = 4
+"""Of the widest activation, with convolutions band by band: input, what is added, repeated ends, output."""
+FILTERS = 3 * 16
+"""Numbers for Winograd's products, of each pair of channels."""
 
 
 class _Case(NamedTuple):
@@ -80,15 +84,12 @@ def temporary(
 
 
 def _copied(spec: ProgramSpec, case: _Case, weights: int) -> int:
-    """Stacks of bf16 weights, which XLA:CPU widens as a whole; layers written out it copies one by one.
-
-    Convolutions sum and turn round those of a layer.
-    """
-    if case.platform != "cpu" or spec.kind in F32_WEIGHTS:
+    """What XLA:CPU copies: stacks of layers to get at their bits; or what a convolution turns round."""
+    if case.platform != "cpu" or spec.kind in F32_WEIGHTS or case.forms.convolution == "winograd":
         return 0
     if spec.kind in CONVOLUTIONS:
         return weights // LARGEST
-    return weights * F32 // case.item if case.forms.layers == "scan" and case.item < F32 else 0
+    return weights if case.forms.layers == "bits" and case.item < F32 else 0
 
 
 def _denoise(case: _Case) -> int:
@@ -174,6 +175,9 @@ def _video_decoder(case: _Case) -> int:
         cells *= prod(stage.stride or ())
         live = max(live, cells * stage.outputs)
     frames = cells * vae.out_channels * vae.patch_size**2
+    if case.forms.convolution == "winograd":
+        held = max(COPIES * live, FILTERS * max(s.inputs * s.outputs * prod(s.stride or ()) for s in stages))
+        return case.item * int(held + frames)
     made = 1 if sizes["tiles"] == 1 else 1 + sizes["tiles"]  # its own, and then those of all devices
     return _convolved(case, live) + int(case.item * frames * made)
 

@@ -24,6 +24,8 @@ FLASH_LIMIT = 1 << 24
 """The same above which it takes the platform's kernel: scores that caches don't hold."""
 SHORT_PROMPT = 256
 """Tokens of a prompt that a text encoder on a CPU spends a quarter of the time on."""
+LOOPED = {"video_decoder", "vocoder"}
+"""Kinds whose layers are a loop on CPUs too."""
 KERNELS: Mapping[str, Literal["pallas", "cudnn"]] = MappingProxyType({"tpu": "pallas", "cuda": "cudnn"})
 """Flash attention by platform; for programs that attend under one mask for all queries."""
 
@@ -34,20 +36,21 @@ def choose(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Pl
     blocks = (recipe.flash.queries, recipe.flash.keys, recipe.flash.compute) if attention == "pallas" else ()
     short = SHORT_PROMPT if spec.kind == "text_encoder" and placement.platform == "cpu" else 0
     convolution = _convolution(spec, placement)
-    return Forms(_layers(spec, recipe, placement, convolution), attention, blocks, convolution, short)
+    return Forms(_layers(spec, recipe, placement), attention, blocks, convolution, short)
 
 
-def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement, convolution: Convolution) -> Layers:
-    """Written out on CPUs: XLA:CPU widens a whole stack of bf16 weights at once, a layer's own where it lies.
+def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement) -> Layers:
+    """Written out on CPUs, where a loop needs a copy of the stack of bf16 weights, as bits: see `loops`.
 
-    Not those whose weights are summed before they are used: a loop compiles in half the time.
+    Not where that is little beside what is done with them: loops are compiled and loaded in less time.
     CUDA likes the vocoder's convolutions written out. On TPU each convolution costs the compiler much, so
     there it stays a loop. Neuron's compiler would copy each layer's weights out of the stack.
     """
+    loop: Layers = "bits" if placement.platform == "cpu" else "scan"
     if recipe.layers != "auto":
-        return recipe.layers
-    if convolution == "winograd":
-        return "scan"
+        return loop if recipe.layers == "scan" else "unroll"
+    if placement.platform == "cpu" and spec.kind in LOOPED:
+        return loop
     if placement.platform in ("cpu", "neuron"):
         return "unroll"
     return "unroll" if spec.kind == "vocoder" and placement.platform == "cuda" else "scan"
@@ -56,12 +59,16 @@ def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement, convolution
 def _convolution(spec: ProgramSpec, placement: Placement) -> Convolution:
     """The compiler for TPU needs 18 seconds for one 3-D convolution and 108 for its sum of three 2-D ones.
 
+    Those of a vocoder, two hundred, are loops over their taps there.
+
     XLA:CPU computes with bf16 in matrix products alone. Fewer of them round a little more: what the decoder
     makes is looked at, but what other programs make is computed with.
     """
     if placement.platform == "cpu":
         return "winograd" if spec.kind == "video_decoder" else "products"
-    return "direct" if placement.platform == "tpu" else "taps"
+    if placement.platform == "tpu":
+        return "loop" if spec.kind == "vocoder" else "direct"
+    return "taps"
 
 
 def _attention(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Placement) -> Attention:

@@ -79,7 +79,7 @@ def test_the_encoders_program() -> None:
         {},
         jax.devices()[:1],
         "bfloat16",
-        unroll=False,
+        layers="scan",
     )
     assert [(out.shape, out.dtype) for out in lowered.outputs] == [((1, 128, 1, 2, 3), "bfloat16")]
 

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from ltxbuild.compiler.lower import lower
 from ltxbuild.components import COMPONENTS
+from ltxbuild.model.forms import Layers
 from ltxbuild.plan.pipeline import blueprint
 from ltxbuild.plan.programspec import Forms
 from ltxbuild.programs import traceable
@@ -217,13 +218,13 @@ def test_the_loop_is_inside_one_program(system: System, two_stage: str) -> None:
     assert {step["program"] for step in stages} == calls.keys()
 
 
-@pytest.mark.parametrize(("unroll", "loops"), [(False, 2), (True, 1)])
-def test_lowered_stage_loops(unroll: bool, loops: int) -> None:
+@pytest.mark.parametrize(("layers", "loops"), [("scan", 2), ("bits", 2), ("unroll", 1)])
+def test_lowered_stage_loops(layers: Layers, loops: int) -> None:
     """The lowered stage loops over its steps and, if they are scanned, over its layers within."""
     config = shipped_config("ltx-2.3-tiny")
     programs = blueprint(load(RECIPES / "cpu_tiny.yaml"), config).programs.values()
     (spec,) = [program for program in programs if program.kind == "denoise"]
     program = traceable(spec, config, "bfloat16", Forms())
     table = COMPONENTS["transformer"].table(config)
-    text = lower(program, table, {}, {}, jax.devices()[:1], "bfloat16", unroll=unroll).module.as_text()
+    text = lower(program, table, {}, {}, jax.devices()[:1], "bfloat16", layers=layers).module.as_text()
     assert text.count("stablehlo.while") == loops

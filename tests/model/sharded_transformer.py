@@ -61,7 +61,7 @@ def lowered(
     program = Traceable(velocity, tensors, ("video", "audio"))
     mesh = layout.mesh(degrees)
     some = devices[: device_count(mesh)]
-    return lower(program, table, layout.rules, mesh, some, "float32", unroll=False)
+    return lower(program, table, layout.rules, mesh, some, "float32", layers="scan")
 
 
 def values(made: Lowered) -> list[np.ndarray]:

@@ -33,7 +33,7 @@ def decoder(layout: Layout, tiles: int) -> tuple[Any, str]:
     mesh, size = layout.mesh({"tp": tiles}), {"frames": 2, "height": 1, "width": 2, "tiles": tiles}
     program = video.video_decoder(size, CONFIG, "float32", Forms())
     devices, table = jax.devices()[: device_count(mesh)], video_decoder.params(CONFIG.ltx.vae)
-    made = lower(program, table, layout.rules, mesh, devices, "float32", unroll=False)
+    made = lower(program, table, layout.rules, mesh, devices, "float32", layers="scan")
     compiled = made.module.compile()
     where = Mesh(np.array(devices), tuple(mesh) or ("device",))
     shardings = [NamedSharding(where, PartitionSpec(*record.spec)) for record in made.inputs]

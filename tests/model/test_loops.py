@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from ltxbuild.model import loops
-from ltxbuild.model.layers import attention
+from ltxbuild.model.layers import attention, linear, run_layers
 from ltxbuild.targets import target
 
 
@@ -30,6 +32,35 @@ def test_equals_map(dtype: DTypeLike) -> None:
         got = loops.collect(function, pairs, dtype)
         assert got.dtype == dtype
         assert np.array_equal(got, want)
+
+
+def test_floats_undoes_bits() -> None:
+    """Of bf16 alone; numbers that were never turned into bits stay."""
+    for x in (jnp.asarray([1.5, -3], jnp.bfloat16), jnp.asarray([True, False]), jnp.asarray([1.5])):
+        back = loops.floats(loops.bits(x) if x.dtype == jnp.bfloat16 else x)
+        assert back.dtype == x.dtype
+        assert np.array_equal(back, x)
+
+
+def test_layers_as_bits_are_not_widened() -> None:
+    """Compiled for a CPU, a loop over layers takes one layer's weights out of the stack, in bf16."""
+
+    def program(weights: Array, x: Array, *, handed: Callable[[Array], Array]) -> Array:
+        def body(x: Array, layer: dict[str, Array]) -> Array:
+            return linear(layer, x)
+
+        return run_layers(body, x, {"weight": handed(weights)})
+
+    rng = np.random.default_rng(0)
+    weights, x = (jnp.asarray(rng.standard_normal(s), jnp.bfloat16) for s in ((5, 64, 64), (16, 64)))
+    made, widened = {}, {}
+    for handed in (loops.bits, jnp.asarray):
+        lowered = jax.jit(partial(program, handed=handed)).lower(weights, x)
+        compiled = lowered.compile(dict(target("cpu").flags("video_decoder")))
+        made[handed] = compiled(weights, x)
+        widened[handed] = "f32[5,64,64]" in compiled.as_text()
+    assert np.array_equal(made[loops.bits], made[jnp.asarray])
+    assert list(widened.values()) == [False, True]
 
 
 def test_attention_in_blocks_collects_bits() -> None:

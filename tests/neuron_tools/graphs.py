@@ -61,7 +61,7 @@ class Example:
         """Lowered for so many devices."""
         mesh, rules = (MESH, self.rules) if ranks > 1 else ({}, {})
         devices = jax.devices()[:ranks]
-        return lower(self.program, self.table, rules, mesh, devices, self.precision, unroll=True)
+        return lower(self.program, self.table, rules, mesh, devices, self.precision, layers="unroll")
 
     def graph(self) -> bytes:
         """What Neuron's compiler gets."""
