@@ -16,7 +16,7 @@ from jax import Array, lax
 from ltxbuild.model import flash
 from ltxbuild.model.flash import Blocks
 from ltxbuild.model.forms import BLOCK_QUERIES
-from ltxbuild.model.loops import collect, floats
+from ltxbuild.model.loops import bits, collect, floats
 
 Params = Mapping[str, Any]
 Carry = TypeVar("Carry")
@@ -127,32 +127,44 @@ def _attend_flash(
     return flash.on_cuda(q, k, v, visible, scale=scale)
 
 
-def _attend(q: Array, k: Array, v: Array, mask: Array | None, scale: float) -> Array:
-    scores = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=jnp.float32) * scale
+def _attend(
+    q: Array, k: Array, v: Array, mask: Array | None, scale: float, *, by_head: bool = False
+) -> Array:
+    """Attend with all scores at once; `by_head` if arrays are `[B, H, T, D]` instead of `[B, T, H, D]`."""
+    asking, asked = ("bhtd", "bhsd") if by_head else ("bthd", "bshd")
+    scores = jnp.einsum(f"{asking},{asked}->bhts", q, k, preferred_element_type=jnp.float32) * scale
     if mask is not None:
         scores = jnp.where(mask[:, None], scores, -jnp.inf)
     # Where nothing is seen, weights are exp(-inf - FLOOR) = 0, divided by 1; else the peak alone adds 1.
     peak = jnp.maximum(jnp.max(scores, axis=-1, keepdims=True), FLOOR)
     weights = jnp.exp(scores - peak)
-    total = jnp.moveaxis(jnp.sum(weights, axis=-1), 1, 2)[..., None]
-    out = jnp.einsum("bhts,bshd->bthd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    sums = jnp.sum(weights, axis=-1)[..., None]
+    total = sums if by_head else jnp.swapaxes(sums, 1, 2)
+    weighted = weights.astype(v.dtype)
+    out = jnp.einsum(f"bhts,{asked}->{asking}", weighted, v, preferred_element_type=jnp.float32)
     # Divided after the product, as flash attention does: [T, D] divisions and not [T, S], and less rounding.
     return (out / jnp.maximum(total, 1.0)).astype(q.dtype)
 
 
 def _attend_blocked(q: Array, k: Array, v: Array, mask: Array | None, scale: float) -> Array:
+    """Attend block by block, in the order that products need: else each block's weights are turned round."""
     batch, tokens, heads, dim = q.shape
     blocks = -(-tokens // BLOCK_QUERIES)
     short = blocks * BLOCK_QUERIES - tokens
     padded = jnp.pad(q, ((0, 0), (0, short), (0, 0), (0, 0)))
-    queries = jnp.moveaxis(padded.reshape(batch, blocks, BLOCK_QUERIES, heads, dim), 1, 0)
+    parts = padded.reshape(batch, blocks, BLOCK_QUERIES, heads, dim)
+    queries, keys, values = bits(parts.transpose(1, 0, 3, 2, 4)), jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
+
+    def attend(queries: Array, mask: Array | None) -> Array:
+        return _attend(floats(queries), keys, values, mask, scale, by_head=True)
+
     if mask is None or mask.shape[1] == 1:
-        out = collect(lambda block: _attend(block, k, v, mask, scale), queries, q.dtype)
+        out = collect(lambda block: attend(block, mask), queries, q.dtype)
     else:
         rows = jnp.pad(mask, ((0, 0), (0, short), (0, 0)))
         masks = jnp.moveaxis(rows.reshape(rows.shape[0], blocks, BLOCK_QUERIES, -1), 1, 0)
-        out = collect(lambda pair: _attend(pair[0], k, v, pair[1], scale), (queries, masks), q.dtype)
-    return jnp.moveaxis(out, 0, 1).reshape(batch, blocks * BLOCK_QUERIES, heads, dim)[:, :tokens]
+        out = collect(lambda pair: attend(*pair), (queries, masks), q.dtype)
+    return out.transpose(1, 0, 3, 2, 4).reshape(batch, blocks * BLOCK_QUERIES, heads, dim)[:, :tokens]
 
 
 def feed_forward(params: Params, x: Array) -> Array:

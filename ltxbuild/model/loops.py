@@ -2,7 +2,7 @@
 
     collect(function, xs, dtype) -> [N, ...]
     bits(x) -> the same bits as whole numbers
-    floats(x) -> bf16 of whole numbers of 16 bits
+    floats(x) -> the numbers that the bits are of
     apart(function, ...) -> what the function makes, in loops of its own
 
 XLA:CPU can't update a part of a bf16 array: for every result that a loop adds, it widens all that is
@@ -49,8 +49,10 @@ def bits(x: Array) -> Array:
 
 
 def floats(x: Array) -> Array:
-    """The bf16 numbers of whole numbers of 16 bits, which `bits` made; anything else stays what it is."""
-    return lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
+    """What `bits` were made of, 16 of a bf16 number and 32 of an f32 one; anything else stays what it is."""
+    if not jnp.issubdtype(x.dtype, jnp.unsignedinteger):
+        return x
+    return lax.bitcast_convert_type(x, jnp.bfloat16 if x.dtype.itemsize == 2 else jnp.float32)
 
 
 def apart(function: Callable[..., R], *arguments: Array) -> R:

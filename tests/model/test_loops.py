@@ -35,11 +35,14 @@ def test_equals_map(dtype: DTypeLike) -> None:
 
 
 def test_floats_undoes_bits() -> None:
-    """Of bf16 alone; numbers that were never turned into bits stay."""
-    for x in (jnp.asarray([1.5, -3], jnp.bfloat16), jnp.asarray([True, False]), jnp.asarray([1.5])):
-        back = loops.floats(loops.bits(x) if x.dtype == jnp.bfloat16 else x)
+    """Of both dtypes; what was never turned into bits stays."""
+    numbers = jnp.asarray([1.5, -3], jnp.bfloat16), jnp.asarray([1.5])
+    for x in numbers:
+        back = loops.floats(loops.bits(x))
         assert back.dtype == x.dtype
         assert np.array_equal(back, x)
+    for x in (*numbers, jnp.asarray([True, False]), jnp.asarray([3])):
+        assert loops.floats(x) is x
 
 
 def test_layers_as_bits_are_not_widened() -> None:
