@@ -113,11 +113,7 @@ def lower(
     inputs: tuple[WeightInput | TensorInput, ...] = (*weights, *tensors)
 
     def flat(*arrays: Array) -> tuple[Array, ...]:
-        given = [
-            bits(array) if layers == "bits" and _is_stack(weight) else array
-            for weight, array in zip(weights, arrays[: len(weights)], strict=True)
-        ]
-        params = _params(weights, given)
+        params = _params(weights, arrays[: len(weights)], layers)
         return program.function(params, *arrays[len(weights) :])
 
     jitted = jax.jit(
@@ -179,23 +175,19 @@ def _weight_inputs(
     return inputs
 
 
-def _is_stack(weight: WeightInput) -> bool:
-    """Whether it has the bf16 weights of all layers."""
-    return weight.layer is None and weight.dtype == "bfloat16" and f"{STACK}." in weight.name
-
-
-def _params(weights: Sequence[WeightInput], arrays: Sequence[Array]) -> dict[str, Any]:
-    """The parameter tree; unrolled stacks become lists of layer trees."""
+def _params(weights: Sequence[WeightInput], arrays: Sequence[Array], layers: Layers) -> dict[str, Any]:
+    """The parameter tree; unrolled stacks become lists of layer trees, or stacks of bf16 their bits."""
     flat: dict[str, Any] = {}
     for weight, array in zip(weights, arrays, strict=True):
         if weight.layer is None:
-            flat[weight.name] = array
+            as_bits = layers == "bits" and weight.dtype == "bfloat16" and f"{STACK}." in weight.name
+            flat[weight.name] = bits(array) if as_bits else array
         else:
             stack, _, inner = weight.name.partition(f"{STACK}.")
-            layers = flat.setdefault(f"{stack}{STACK}", [])
-            if weight.layer == len(layers):
-                layers.append({})
-            layers[weight.layer][inner] = array
+            trees = flat.setdefault(f"{stack}{STACK}", [])
+            if weight.layer == len(trees):
+                trees.append({})
+            trees[weight.layer][inner] = array
     return tree(
         {name: [tree(x) for x in leaf] if isinstance(leaf, list) else leaf for name, leaf in flat.items()}
     )

@@ -175,10 +175,10 @@ def _video_decoder(case: _Case) -> int:
         cells *= prod(stage.stride or ())
         live = max(live, cells * stage.outputs)
     frames = cells * vae.out_channels * vae.patch_size**2
+    made = 1 if sizes["tiles"] == 1 else 1 + sizes["tiles"]  # its own, and then those of all devices
     if case.forms.convolution == "winograd":
         held = max(COPIES * live, FILTERS * max(s.inputs * s.outputs * prod(s.stride or ()) for s in stages))
-        return case.item * int(held + frames)
-    made = 1 if sizes["tiles"] == 1 else 1 + sizes["tiles"]  # its own, and then those of all devices
+        return int(case.item * (held + frames * made))
     return _convolved(case, live) + int(case.item * frames * made)
 
 

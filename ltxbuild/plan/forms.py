@@ -24,7 +24,7 @@ FLASH_LIMIT = 1 << 24
 """The same above which it takes the platform's kernel: scores that caches don't hold."""
 SHORT_PROMPT = 256
 """Tokens of a prompt that a text encoder on a CPU spends a quarter of the time on."""
-LOOPED = {"video_decoder", "vocoder"}
+LOOPED = frozenset({"video_decoder", "vocoder"})
 """Kinds whose layers are a loop on CPUs too."""
 KERNELS: Mapping[str, Literal["pallas", "cudnn"]] = MappingProxyType({"tpu": "pallas", "cuda": "cudnn"})
 """Flash attention by platform; for programs that attend under one mask for all queries."""
