@@ -216,8 +216,9 @@ import sys, time
 from pathlib import Path
 from ltx_cache.store import Hit, Store
 from collecting import BUNDLE, key
-store, end = Store(Path(sys.argv[1])), time.monotonic() + float(sys.argv[2])
-while time.monotonic() < end:
+store, stop, end = Store(Path(sys.argv[1])), Path(sys.argv[2]), time.monotonic() + 60
+print("reading", flush=True)
+while not stop.exists() and time.monotonic() < end:
     with store.in_use():
         found = store.lookup(key(b"latest"))
         if isinstance(found, Hit):
@@ -226,21 +227,28 @@ while time.monotonic() < end:
                 store.open(blob, paranoid=True).read_bytes()
         store.open(store.ref("bundle"), paranoid=True).read_bytes()
         store.put_entry(key(b"latest"), None, [store.put_bytes(b"latest"), store.put_bytes(BUNDLE[1])])
+    time.sleep(0.05)
 """
 
 
-def test_readers_never_see_a_collection(filled: Store) -> None:
+def test_readers_never_see_a_collection(filled: Store, tmp_path: Path) -> None:
     """Four processes look up, read and write again while everything is collected over and over."""
-    command = [sys.executable, "-c", READERS, str(filled.root), "2"]
+    stop = tmp_path / "stop"
+    command = [sys.executable, "-c", READERS, str(filled.root), str(stop)]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    readers = [subprocess.Popen(command, stderr=subprocess.PIPE, env=env, text=True) for _ in range(4)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    readers = [subprocess.Popen(command, env=env, text=True, **pipes) for _ in range(4)]
+    for reader in readers:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reading\n"
     collections = 0
-    while any(reader.poll() is None for reader in readers):
+    while collections < 20 and all(reader.poll() is None for reader in readers):
         with suppress(StoreInUse):
             collect(filled, reach, Limits(), wait=1)
             collections += 1
+    stop.touch()
     assert [reader.communicate()[1] for reader in readers] == [""] * 4
-    assert collections >= 3
+    assert collections == 20
     assert verify(filled, reach).problems == ()
 
 
