@@ -159,11 +159,11 @@ def _attend_blocked(q: Array, k: Array, v: Array, mask: Array | None, scale: flo
         return _attend(floats(queries), keys, values, mask, scale, by_head=True)
 
     if mask is None or mask.shape[1] == 1:
-        out = collect(lambda block: attend(block, mask), queries, q.dtype)
+        out = collect(lambda block: attend(block, mask), queries)
     else:
         rows = jnp.pad(mask, ((0, 0), (0, short), (0, 0)))
         masks = jnp.moveaxis(rows.reshape(rows.shape[0], blocks, BLOCK_QUERIES, -1), 1, 0)
-        out = collect(lambda pair: attend(*pair), (queries, masks), q.dtype)
+        out = collect(lambda pair: attend(*pair), (queries, masks))
     return out.transpose(1, 0, 3, 2, 4).reshape(batch, blocks * BLOCK_QUERIES, heads, dim)[:, :tokens]
 
 

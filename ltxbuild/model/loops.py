@@ -1,6 +1,6 @@
 """Loops that collect results, as XLA:CPU does them well.
 
-    collect(function, xs, dtype) -> [N, ...]
+    collect(function, xs) -> [N, ...]
     bits(x) -> the same bits as whole numbers
     floats(x) -> the numbers that the bits are of
     apart(function, ...) -> what the function makes, in loops of its own
@@ -20,25 +20,22 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental.xla_metadata import set_xla_metadata
-from jax.typing import DTypeLike
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def collect(function: Callable[[T], Array], xs: T, dtype: DTypeLike) -> Array:
+def collect(function: Callable[[T], Array], xs: T) -> Array:
     """Stack what a function makes of each of the leading slices of `xs`.
 
     Args:
-        function: Gives an array, or its bits.
+        function: Gives an array of bf16 or f32, or its bits.
         xs: Arrays `[N, ...]`.
-        dtype: What the function's results are, 16 or 32 bits wide.
 
     Returns:
-        `[N, ...]`.
+        `[N, ...]`, bf16 or f32.
     """
-    stacked: Array = lax.bitcast_convert_type(lax.map(lambda x: bits(function(x)), xs), dtype)
-    return stacked
+    return floats(lax.map(lambda x: bits(function(x)), xs))
 
 
 def bits(x: Array) -> Array:

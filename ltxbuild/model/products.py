@@ -17,10 +17,9 @@ from functools import partial
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.typing import DTypeLike
 
 from ltxbuild.model.forms import BAND_BYTES
-from ltxbuild.model.loops import apart, bits, collect
+from ltxbuild.model.loops import apart, bits, collect, floats
 
 Padding2d = tuple[tuple[int, int], tuple[int, int]]
 FEW_ROWS = 24
@@ -50,7 +49,7 @@ def convolve(weight: Array, bias: Array, x: Array, padding: Padding2d) -> Array:
         taps = product(pixels, matrix).reshape(-1, columns, height, width, outputs)
         return apart(partial(_summed, dtype=x.dtype, sides=(left, right)), taps, bias)
 
-    return over_bands(one, padded, rows, band, (depth, height), x.dtype)
+    return over_bands(one, padded, rows, band, (depth, height))
 
 
 def band_rows(rows: int, height: int, row_bytes: int, multiple: int = 1) -> int:
@@ -72,7 +71,6 @@ def over_bands(
     rows: int,
     band: int,
     taps: tuple[int, int],
-    dtype: DTypeLike,
 ) -> Array:
     """Collect what a function makes of each band of rows of each frame.
 
@@ -83,7 +81,6 @@ def over_bands(
         rows: Of a result.
         band: Rows of a band.
         taps: `(kt, kh)`.
-        dtype: Of pixels and results.
 
     Returns:
         `[T, rows, W', out]`.
@@ -94,9 +91,9 @@ def over_bands(
     def one(index: Array) -> Array:
         start = (index // bands, index % bands * band, 0, 0)
         near = lax.dynamic_slice(padded, start, (depth, band + height - 1, *padded.shape[2:]))
-        return function(lax.bitcast_convert_type(jnp.concatenate(list(near), axis=-1), dtype))
+        return function(floats(jnp.concatenate(list(near), axis=-1)))
 
-    made = collect(one, jnp.arange(frames * bands), dtype)
+    made = collect(one, jnp.arange(frames * bands))
     return made.reshape(frames, rows, *made.shape[2:])
 
 

@@ -68,7 +68,7 @@ def convolve(weight: Array, bias: Array, x: Array, padding: Padding2d) -> Array:
         products = [_product(cells, filters[i][j], i, j) for i in range(CELLS) for j in range(CELLS)]
         return _together(apart(partial(_results, dtype=x.dtype), bias, *products))
 
-    return over_bands(one, padded, tall, band, (depth, TAPS), x.dtype)[:, :rows, :columns]
+    return over_bands(one, padded, tall, band, (depth, TAPS))[:, :rows, :columns]
 
 
 def _filter(weight: Array, i: int, j: int) -> Array:

@@ -46,14 +46,11 @@ def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement) -> Layers:
     CUDA likes the vocoder's convolutions written out. On TPU each convolution costs the compiler much, so
     there it stays a loop. Neuron's compiler would copy each layer's weights out of the stack.
     """
-    loop: Layers = "bits" if placement.platform == "cpu" else "scan"
-    if recipe.layers != "auto":
-        return loop if recipe.layers == "scan" else "unroll"
-    if placement.platform == "cpu" and spec.kind in LOOPED:
-        return loop
-    if placement.platform in ("cpu", "neuron"):
+    platform = placement.platform
+    written_out = {"cpu": spec.kind not in LOOPED, "cuda": spec.kind == "vocoder", "neuron": True}
+    if recipe.layers == "unroll" or (recipe.layers == "auto" and written_out.get(platform)):
         return "unroll"
-    return "unroll" if spec.kind == "vocoder" and placement.platform == "cuda" else "scan"
+    return "bits" if platform == "cpu" else "scan"
 
 
 def _convolution(spec: ProgramSpec, placement: Placement) -> Convolution:

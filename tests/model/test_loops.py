@@ -29,7 +29,7 @@ def test_equals_map(dtype: DTypeLike) -> None:
     pairs = (jnp.asarray(rng.standard_normal((5, 3)), dtype), jnp.asarray(rng.standard_normal((5, 1)), dtype))
     want = lax.map(_scaled, pairs)
     for function in (_scaled, lambda pair: loops.bits(_scaled(pair))):
-        got = loops.collect(function, pairs, dtype)
+        got = loops.collect(function, pairs)
         assert got.dtype == dtype
         assert np.array_equal(got, want)
 
