@@ -19,6 +19,12 @@ from ltx_cache.store import Store
 from ltxbuild.environment import scrubbed
 from ltxbuild.errors import BuildFailed
 
+OWN = {
+    "PYTHONUNBUFFERED": "1",
+    # Else executables name the folders of the machine that made them, and differ from those of another.
+    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
+}
+"""Variables of compile processes, unless the target has others."""
 TAIL = 15
 """Lines of a failed compile's log that are shown."""
 
@@ -34,7 +40,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env={**scrubbed(), "PYTHONUNBUFFERED": "1", **environment},
+            env={**scrubbed(), **OWN, **environment},
             text=True,
         )
 

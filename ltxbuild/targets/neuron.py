@@ -59,8 +59,12 @@ class Neuron:
         return {"neuronx-cc": section.compiler or (found.version if found else "not installed")}
 
     def environment(self, machine: Mapping[str, Any], devices: int) -> dict[str, str]:
-        """As many host devices as ranks: XLA partitions for them."""
-        return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        """As many host devices as ranks: XLA partitions for them. Refusals name the model's lines."""
+        return {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "10",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        }
 
     def check(self) -> None:
         """Refuse when neuronx-cc is not installed."""

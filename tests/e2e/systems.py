@@ -17,6 +17,9 @@ from reference import Files, Reference, Size, noise
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ltx_cache.blobref import BlobRef
+from ltx_cache.store import Store
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 SIZE = Size(128, 192, 17, 24.0)
 LONG = Size(64, 64, 89, 24.0)
@@ -77,6 +80,12 @@ class System:
         """The bundle's manifest."""
         manifest: dict[str, Any] = json.loads(self.call("ltxbuild", "show", bundle, "--json"))
         return manifest
+
+    def executables(self, bundle: str) -> dict[str, bytes]:
+        """Code of the bundle's programs."""
+        store = Store(Path(self._environment["LTX_HOME"]))
+        records = {name: p["executable"] for name, p in self.manifest(bundle)["programs"].items()}
+        return {name: store.open(BlobRef(**record)).read_bytes() for name, record in records.items()}
 
     def run(
         self,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from systems import System
 
+import ltxbuild
 from ltx_cache.blobref import BlobRef
 from ltx_cache.store import Store
 from ltx_run.bundle import Bundle, blobs, encode
@@ -39,6 +40,12 @@ def foreign(system: System, bundle: str, folder: Path) -> str:
         programs[name] = msgspec.structs.replace(program, fingerprint=other)
     (folder / MANIFEST).write_bytes(encode(msgspec.structs.replace(manifest, programs=programs)))
     return str(folder)
+
+
+def test_executables_name_no_folder_of_their_maker(system: System, one_stage: str) -> None:
+    """What is published tells nothing of the machine that built it."""
+    folder = str(Path(ltxbuild.__file__).parent).encode()
+    assert not [name for name, code in system.executables(one_stage).items() if folder in code]
 
 
 def test_what_is_carried_is_what_was_compiled(

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from systems import RECIPES, System
 
+import ltxbuild
+
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("e2e")]
 
 
@@ -23,7 +25,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("e2e")]
 def test_a_bundle_for_another_machine(
     system: System, platform: str, compiler: str, extra: str, kind: str, topology: str, devices: int
 ) -> None:
-    """The manifest says what programs are for, `verify` finds it whole, `ltx-run` names what isn't here."""
+    """The manifest says what programs are for, `verify` finds it whole, `ltx-run` names what isn't here.
+
+    No program names a folder of its maker.
+    """
     if find_spec(compiler) is None:
         pytest.skip(f"ltxbuild[{extra}] is not installed")
     bundle = system.compile(RECIPES / f"{platform}_tiny.yaml")
@@ -33,6 +38,8 @@ def test_a_bundle_for_another_machine(
     assert {tuple(each["features"]) for each in fingerprints} == {(kind, topology)}
     assert max(each["devices"] for each in fingerprints) == devices
     assert all(program["memory"]["code"] > 0 for program in programs)
+    folder = str(Path(ltxbuild.__file__).parent).encode()
+    assert not [name for name, code in system.executables(bundle).items() if folder in code]
     system.call("ltxbuild", "verify", bundle)
 
     command = [str(Path(sys.executable).with_name("ltx-run")), bundle, "--prompt", "x", "-o", "x.mp4"]
