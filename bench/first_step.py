@@ -19,11 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from generation import BIN, PROMPT, Subject, add_options, build, manifest, prepared
-from harness import Timing, report
+from generation import BIN, PROMPT, add_options, build, prepared, weight_files
+from harness import Timing, read, report
 
 STATES = ("cached", "on disk")
-CHUNK = 16 << 20
 
 
 def main() -> None:
@@ -34,7 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         subject = prepared(options.checkpoint, options.folder, options.home, Path(folder))
         bundle = build(subject, "bfloat16")
-        files = _files(subject, bundle)
+        files = weight_files(subject, bundle, "transformer")
         command = [str(BIN / "ltx-run"), bundle, "--prompt", PROMPT, "--json", "-q"]
         command += ["-o", f"{folder}/sound.wav"]
         notes: dict[str, Any] = {"bytes": sum(path.stat().st_size for path in files)}
@@ -53,7 +52,7 @@ def _measured(
     seconds: dict[str, list[float]] = {}
     for _ in range(rounds):
         for state in STATES:
-            for label, act in (("reading", lambda: _read(files)), ("starting", lambda: _start(command, env))):
+            for label, act in (("reading", lambda: read(files)), ("starting", lambda: _start(command, env))):
                 _put(files, state)
                 seconds.setdefault(f"{label}, {state}", []).append(act())
     return seconds
@@ -73,33 +72,14 @@ def _first_step(command: Sequence[str], env: Mapping[str, str]) -> tuple[float, 
     return program["first_done"] - started, program["fastest_seconds"]
 
 
-def _files(subject: Subject, bundle: str) -> list[Path]:
-    """The transformer's weights."""
-    record = manifest(subject, bundle)["weights"]["transformer"]
-    blobs = [*record["ranks"], *([record["shared"]] if record["shared"] else [])]
-    home = Path(subject.env["LTX_HOME"])
-    return [next(home.glob(f"blobs/*/{blob['sha256']}")) for blob in blobs]
-
-
 def _put(files: Sequence[Path], state: str) -> None:
     """Bring files into the page cache, or drop them from it."""
     if state == "cached":
-        _read(files)
+        read(files)
         return
     for path in files:
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _read(files: Sequence[Path]) -> float:
-    """Seconds to read files."""
-    started = time.perf_counter()
-    buffer = bytearray(CHUNK)
-    for path in files:
-        with path.open("rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

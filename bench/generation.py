@@ -6,7 +6,8 @@ python bench/generation.py --checkpoint middle --folder /mnt/disk/middle --round
 Whole processes in turn: `ltx-run` on bundles in bf16 and f32, `bench/torch_peer.py` in both, eager and
 compiled, and `bench/jit_peer.py`, which compiles where we load and stops after the first denoising step. A
 ratio is that of the fastest torch variant's median to ours in bf16: above one, ours is faster, or takes less
-memory. The loop over steps is driven by the host, so that the end of the first one can be told.
+memory. Every process finds its files in the page cache. The loop over steps is driven by the host, so that
+the end of the first one can be told.
 
 Rounds on the middle checkpoint take many minutes: `--kept` is a file that figures are added to, and that
 earlier ones are taken from, so that they can be measured a few at a time.
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import middle
-from harness import Timing, report
+from harness import Timing, read, report
 
 ROOT = Path(__file__).parents[1]
 BENCH = Path(__file__).parent
@@ -88,8 +89,10 @@ def main() -> None:
         subject = prepared(options.checkpoint, options.folder, options.home, Path(folder))
         runs = _kept(options.kept)
         commands = _commands(subject, options.subjects)
+        files = {name: _files(subject, name) for name in commands}
         for _ in range(options.rounds):
             for name, command in commands.items():
+                read(files[name])
                 figures = _run(command, subject.env)
                 runs.setdefault(name, []).append(figures)
                 _keep(options.kept, name, figures)
@@ -152,6 +155,27 @@ def build(subject: Subject, precision: str) -> str:
 def manifest(subject: Subject, bundle: str) -> Any:
     """The manifest of one of the bundles."""
     return json.loads(_told([str(BIN / "ltxbuild"), "show", bundle, "--json"], subject.env))
+
+
+def weight_files(subject: Subject, bundle: str, *sets: str) -> list[Path]:
+    """Files of a bundle's weight sets, or of those named."""
+    records = manifest(subject, bundle)["weights"]
+    blobs = [
+        blob
+        for name, record in records.items()
+        if not sets or name in sets
+        for blob in (*record["ranks"], record["shared"])
+        if blob
+    ]
+    home = Path(subject.env["LTX_HOME"])
+    return [next(home.glob(f"blobs/*/{blob['sha256']}")) for blob in blobs]
+
+
+def _files(subject: Subject, name: str) -> list[Path]:
+    """What a process reads."""
+    if name in OURS:
+        return weight_files(subject, build(subject, OURS[name]))
+    return [path for path in subject.folder.rglob("*") if path.is_file()]
 
 
 def _told(command: Sequence[str], env: Mapping[str, str]) -> str:

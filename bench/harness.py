@@ -20,6 +20,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("jax", "jaxlib", "numpy", "torch", "ltx-core", "ltxbuild")
+CHUNK = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,17 @@ def report(name: str, timings: Mapping[str, Timing], notes: Mapping[str, Any] | 
     path = RESULTS / f"{name}.json"
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     path.write_text(json.dumps([*earlier, record], indent=1) + "\n", encoding="utf-8")
+
+
+def read(files: Sequence[Path]) -> float:
+    """Seconds to read files, which are in the page cache afterwards."""
+    started = time.perf_counter()
+    buffer = bytearray(CHUNK)
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+    return time.perf_counter() - started
 
 
 def since_start() -> float:
