@@ -27,6 +27,7 @@ from harness import report
 from ltxbuild.compiler.lower import lower
 from ltxbuild.components import COMPONENTS, ModelConfig
 from ltxbuild.model.config import GemmaConfig, LtxConfig
+from ltxbuild.model.params import padded
 from ltxbuild.plan.activations import temporary
 from ltxbuild.plan.forms import choose
 from ltxbuild.plan.placement import place
@@ -115,6 +116,7 @@ def measured(point: Point, runs: int) -> dict[str, float]:
     table = COMPONENTS[component].table(config)
     placement = place(spec, RECIPE, config, table)
     forms = choose(spec, RECIPE, config, placement)
+    table = padded(table, forms.aliasing)
     program = traceable(spec, config, RECIPE.precision, forms)
     lowered = lower(program, table, {}, {}, jax.devices()[:1], RECIPE.precision, layers=forms.layers)
     compiled = lowered.module.compile(compiler_options=placement.flags)

@@ -22,7 +22,6 @@ from ltx_run.bundle import Blob, Program, WeightSet, codes
 from ltxbuild.compiler.workers import WorkerPool
 from ltxbuild.errors import BuildFailed, ToolMissing
 from ltxbuild.plan.planner import BuildPlan, PlannedProgram, PlannedWeights, program_record
-from ltxbuild.plan.programspec import component_of
 from ltxbuild.plan.results import as_form, look_up
 from ltxbuild.targets import target
 from ltxbuild.weights.checkpoint import Checkpoint, validate
@@ -221,7 +220,7 @@ def _shard(
         placement = item.placement
         progress.start(task, item.bytes_per_device * placement.devices)
         result = shard(
-            plan.tables[component_of(item.name)],
+            item.table,
             files,
             placement.rules,
             placement.mesh,

@@ -58,6 +58,7 @@ def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
     from ltxbuild.compiler.lower import lower
     from ltxbuild.components import COMPONENTS, ModelConfig
     from ltxbuild.model.config import GemmaConfig, LtxConfig, UpsamplerConfig
+    from ltxbuild.model.params import padded
     from ltxbuild.plan.profiles import device_count
     from ltxbuild.plan.programspec import Forms, ProgramSpec
     from ltxbuild.programs import traceable
@@ -74,9 +75,9 @@ def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
         job["spec"]["component"],
         tuple((name, value) for name, value in job["spec"]["geometry"]),
     )
-    table = COMPONENTS[spec.component].table(config) if spec.component else ()
     started = time.monotonic()
     forms = Forms(**job["forms"])
+    table = padded(COMPONENTS[spec.component].table(config), forms.aliasing) if spec.component else ()
     program = traceable(spec, config, job["precision"], forms)
     backend = import_module(job["backend"])
     devices = backend.devices(job["target"], device_count(job["mesh"]))

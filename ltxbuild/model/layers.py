@@ -7,6 +7,7 @@ elementwise operation, with normalisations and softmax in f32 inside and one cas
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import jax
@@ -16,7 +17,7 @@ from jax import Array, lax
 from ltxbuild.model import flash
 from ltxbuild.model.flash import Blocks
 from ltxbuild.model.forms import BLOCK_QUERIES
-from ltxbuild.model.loops import bits, collect, floats
+from ltxbuild.model.loops import apart, bits, collect, floats
 
 Params = Mapping[str, Any]
 Carry = TypeVar("Carry")
@@ -33,13 +34,15 @@ def linear(params: Params, x: Array) -> Array:
 
     Accumulates in f32 and rounds once, as a fused matmul-with-bias does. The rows of all samples are one
     matrix, and a single row is doubled: XLA:CPU multiplies a matrix with bf16 weights as they lie, but for
-    any other shape it first makes a transposed or an f32 copy of the weight, of all layers at once.
+    any other shape it first makes a transposed or an f32 copy of the weight, of all layers at once. A weight
+    whose rows have zeros behind them (`params.padded`) meets tokens that have as many.
     """
-    rows = x.reshape(-1, x.shape[-1])
-    single = len(rows) == 1
+    weight, rows = params["weight"], x.reshape(-1, x.shape[-1])
+    single, padding = len(rows) == 1, weight.shape[1] - rows.shape[1]
+    rows = _padded(rows, padding) if padding else rows
     y = lax.dot_general(
         jnp.concatenate([rows, rows]) if single else rows,
-        params["weight"],
+        weight,
         (((1,), (1,)), ((), ())),
         preferred_element_type=jnp.float32,
     )
@@ -47,6 +50,11 @@ def linear(params: Params, x: Array) -> Array:
     if "bias" in params:
         y = y + params["bias"].astype(jnp.float32)
     return y.astype(x.dtype)
+
+
+def _padded(rows: Array, padding: int) -> Array:
+    """Rows with zeros behind them: as bits and apart, since it would slow down what it is fused with."""
+    return floats(apart(partial(jnp.pad, pad_width=((0, 0), (0, padding))), bits(rows)))
 
 
 def rms_norm(x: Array, weight: Array | None = None, eps: float = 1e-6) -> Array:

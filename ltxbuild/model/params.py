@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 Axes = tuple[str | None, ...]
@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 EMBED = "embed"
 """Logical axis of the width of tokens: weights split along it are put together before they are used."""
+PADDING = 64
+"""Zeros behind each row of a padded weight: two lines of a cache, in bf16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class ParamSpec:
         layout: Change of layout per source; None keeps the checkpoint's.
         storage: `weights` is stored in the recipe's precision; `float32` is rounded to that precision and
             stored widened (the vocoder computes in f32 over bf16-rounded weights).
+        product: Whether `layers.linear` alone reads it, which takes rows with zeros behind them.
+        padding: Zeros behind each row, which `shape` counts and the checkpoint doesn't have.
     """
 
     name: str
@@ -55,6 +59,8 @@ class ParamSpec:
     sources: tuple[str, ...]
     layout: Layout | None = None
     storage: Literal["weights", "float32"] = "weights"
+    product: bool = False
+    padding: int = 0
 
     def __post_init__(self) -> None:
         if len(self.axes) != len(self.shape):
@@ -72,7 +78,8 @@ class ParamSpec:
         """Shape that each checkpoint tensor must have."""
         if self.layout is not None:
             return self.layout.source_shape
-        return self.shape[1:] if self.stacked else self.shape
+        shape = self.shape[1:] if self.stacked else self.shape
+        return (*shape[:-1], shape[-1] - self.padding) if self.padding else shape
 
     @property
     def size(self) -> int:
@@ -90,7 +97,8 @@ def linear(
 
     The bias is split as the rows of the weight are, but never along `EMBED`: it is too small to be gathered.
     """
-    weight = ParamSpec(f"{name}.weight", (out_features, in_features), axes, (f"{key}.weight",))
+    shape = (out_features, in_features)
+    weight = ParamSpec(f"{name}.weight", shape, axes, (f"{key}.weight",), product=True)
     if not bias:
         return (weight,)
     rows = None if axes[0] == EMBED else axes[0]
@@ -110,30 +118,34 @@ def stack(layers: Iterable[ParamTable]) -> ParamTable:
     """
     stacked = []
     for specs in zip(*layers, strict=True):
-        first = specs[0]
-        if any((s.name, s.shape, s.axes, s.layout, s.storage) != _identity(first) for s in specs):
+        first = replace(specs[0], sources=())
+        if any(replace(spec, sources=()) != first for spec in specs):
             raise ValueError(f"{first.name}: layers differ, cannot be stacked")
-        stacked.append(
-            ParamSpec(
-                first.name,
-                (len(specs), *first.shape),
-                ("layers", *first.axes),
-                tuple(key for s in specs for key in s.sources),
-                first.layout,
-                first.storage,
-            )
-        )
+        shape, axes = (len(specs), *first.shape), ("layers", *first.axes)
+        sources = tuple(key for spec in specs for key in spec.sources)
+        stacked.append(replace(first, shape=shape, axes=axes, sources=sources))
     return tuple(stacked)
-
-
-def _identity(spec: ParamSpec) -> tuple[object, ...]:
-    return spec.name, spec.shape, spec.axes, spec.layout, spec.storage
 
 
 def prefixed(prefix: str, table: ParamTable) -> ParamTable:
     """The same table with `prefix.` before every name."""
+    return tuple(replace(spec, name=f"{prefix}.{spec.name}") for spec in table)
+
+
+def padded(table: ParamTable, aliasing: int) -> ParamTable:
+    """The same table with zeros behind rows of `linear`'s weights whose length is a multiple of `aliasing`.
+
+    A matrix product reads several rows of tokens side by side, which are as long as those of the weight.
+    Rows that start in the same set of a cache drive each other out of it; zeros add nothing to a product.
+
+    >>> [spec.shape for spec in padded(linear("up", "up", 8, 2048), 2048)]
+    [(8, 2112), (8,)]
+    """
     return tuple(
-        ParamSpec(f"{prefix}.{s.name}", s.shape, s.axes, s.sources, s.layout, s.storage) for s in table
+        replace(spec, shape=(*spec.shape[:-1], spec.shape[-1] + PADDING), padding=PADDING)
+        if aliasing and spec.product and spec.shape[-1] % aliasing == 0
+        else spec
+        for spec in table
     )
 
 

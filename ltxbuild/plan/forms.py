@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from ltxbuild.components import ModelConfig
-from ltxbuild.model.forms import Attention, Convolution, Layers
+from ltxbuild.model.forms import ALIASED_ROW, Attention, Convolution, Layers
 from ltxbuild.plan.arguments import batched_passes
 from ltxbuild.plan.placement import Placement
 from ltxbuild.plan.programspec import Forms, ProgramSpec
@@ -35,8 +35,8 @@ def choose(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Pl
     attention = _attention(spec, recipe, config, placement)
     blocks = (recipe.flash.queries, recipe.flash.keys, recipe.flash.compute) if attention == "pallas" else ()
     short = SHORT_PROMPT if spec.kind == "text_encoder" and placement.platform == "cpu" else 0
-    convolution = _convolution(spec, placement)
-    return Forms(_layers(spec, recipe, placement), attention, blocks, convolution, short)
+    convolution, aliasing = _convolution(spec, placement), _aliasing(recipe, placement)
+    return Forms(_layers(spec, recipe, placement), attention, blocks, convolution, short, aliasing)
 
 
 def _layers(spec: ProgramSpec, recipe: Recipe, placement: Placement) -> Layers:
@@ -66,6 +66,16 @@ def _convolution(spec: ProgramSpec, placement: Placement) -> Convolution:
     if placement.platform == "tpu":
         return "loop" if spec.kind == "vocoder" else "direct"
     return "taps"
+
+
+def _aliasing(recipe: Recipe, placement: Placement) -> int:
+    """Where products of bf16 are made on one CPU; those of f32 are as fast as they are without.
+
+    Not in recipes for several platforms, whose programs may share a weight set.
+    """
+    platforms = {recipe.target.platform, *(own.platform for own in recipe.programs.values() if own.platform)}
+    alone = platforms == {"cpu"} and placement.devices == 1
+    return ALIASED_ROW if alone and recipe.precision == "bfloat16" else 0
 
 
 def _attention(spec: ProgramSpec, recipe: Recipe, config: ModelConfig, placement: Placement) -> Attention:

@@ -21,6 +21,7 @@
 | weights | `loras` | sha256 and strength of each LoRA that touches it, in order |
 | weights | `table` | digest of the parameter table |
 | weights | `precision` | storage dtype |
+| weights | `aliasing` | length at whose multiples rows are padded; 0 where none are |
 | weights | `mesh` | mesh axes and sizes |
 | weights | `rules` | logical axis to mesh axis |
 | weights | `writer` | version of the shard file layout |
@@ -88,6 +89,7 @@ def weights_key(
     component: str,
     precision: str,
     table: str,
+    aliasing: int,
     mesh: Mapping[str, int],
     rules: Mapping[str, str],
     files: Mapping[str, str],
@@ -100,6 +102,7 @@ def weights_key(
         "loras": [{"sha256": lora.sha256, "strength": lora.strength} for lora in loras],
         "table": table,
         "precision": precision,
+        "aliasing": aliasing,
         "mesh": [list(axis) for axis in mesh.items()],
         "rules": dict(rules),
         "writer": SHARD_LAYOUT,

@@ -16,7 +16,7 @@ from ltx_cache.store import Hit, Miss, Store
 from ltx_run.bundle import Program, WeightSet
 from ltxbuild.components import ModelConfig
 from ltxbuild.errors import RecipeError
-from ltxbuild.model.params import ParamTable
+from ltxbuild.model.params import ParamTable, padded
 from ltxbuild.plan.forms import choose
 from ltxbuild.plan.keys import program_key, weights_key
 from ltxbuild.plan.pipeline import Blueprint, blueprint
@@ -51,6 +51,7 @@ class PlannedWeights:
     """A weight set, its layout, its key and what the store has; no key while there is no checkpoint."""
 
     name: str
+    table: ParamTable
     placement: Placement
     bytes_per_device: int
     loras: tuple[Lora, ...]
@@ -110,8 +111,8 @@ def plan_build(
     planner = _Planner(recipe, config, store, Tables(config, store), files, loras)
     drawn = blueprint(recipe, config)
     programs = {name: planner.program(spec) for name, spec in drawn.programs.items()}
-    placements = {item.spec.weights: item.placement for item in programs.values()}
-    weights = {name: planner.weights(name, placement) for name, placement in placements.items() if name}
+    readers = {item.spec.weights: item for item in programs.values()}
+    weights = {name: planner.weights(name, reader) for name, reader in readers.items() if name}
     return BuildPlan(recipe, config, planner.tables, drawn, programs, weights, loras)
 
 
@@ -134,12 +135,12 @@ class _Planner:
         key = program_key(spec, self.recipe, self.config, digest, placement, forms)
         return PlannedProgram(spec, placement, forms, key, look_up(self.store, key, Program))
 
-    def weights(self, name: str, placement: Placement) -> PlannedWeights:
-        component, precision = component_of(name), self.recipe.precision
-        table = self.tables[component]
+    def weights(self, name: str, reader: PlannedProgram) -> PlannedWeights:
+        component, precision, placement = component_of(name), self.recipe.precision, reader.placement
+        table = padded(self.tables[component], reader.forms.aliasing)
         size = weight_bytes(table, placement, precision)
         if self.files is None:
-            return PlannedWeights(name, placement, size, (), None, None)
+            return PlannedWeights(name, table, placement, size, (), None, None)
         if name == DISTILLED and "distilled" not in self.files and not self.loras.distilled:
             raise RecipeError(
                 f"recipe {self.recipe.name}: pipeline {self.recipe.pipeline} needs distilled weights",
@@ -147,10 +148,11 @@ class _Planner:
             )
         files, loras = source_files(name, self.files), self.loras.touching(name, table)
         digest = self.tables.digest(component)
+        aliasing = reader.forms.aliasing if any(spec.padding for spec in table) else 0
         rules = placement.weight_rules(table)
-        key = weights_key(component, precision, digest, placement.mesh, rules, files, loras)
+        key = weights_key(component, precision, digest, aliasing, placement.mesh, rules, files, loras)
         found = look_up(self.store, key, WeightSet)
-        return PlannedWeights(name, placement, size, loras, key, found)
+        return PlannedWeights(name, table, placement, size, loras, key, found)
 
 
 def source_files(weight_set: str, files: Mapping[str, str]) -> dict[str, str]:

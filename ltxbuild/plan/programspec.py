@@ -56,6 +56,8 @@ class Forms:
         blocks: Of the kernel `pallas`, see `model.flash.Blocks`; empty for others.
         convolution: Of 3-D convolutions.
         short: Slots of the text encoder's second way, for short prompts, see `gemma.encode`; 0 for none.
+        aliasing: Rows of weights that are a multiple of so many numbers long have zeros behind them, see
+            `params.padded`; 0 for none.
     """
 
     layers: Layers = "scan"
@@ -63,6 +65,7 @@ class Forms:
     blocks: tuple[int, ...] = ()
     convolution: Convolution = "taps"
     short: int = 0
+    aliasing: int = 0
 
     def json(self) -> dict[str, Any]:
         """For keys and jobs."""

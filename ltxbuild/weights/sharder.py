@@ -201,9 +201,11 @@ def arranged(tensor: Array, spec: ParamSpec) -> Array:
 
 
 def rounded(part: Array, spec: ParamSpec, precision: str) -> Array:
-    """A part of a tensor in our dtype, contiguous.
+    """A part of a tensor in our dtype, contiguous, with the zeros behind its rows.
 
     Rounds to the recipe's precision first; parameters stored in f32 are widened afterwards.
     """
     values = part.astype(precision, copy=False).astype(storage_dtype(spec, precision), copy=False)
+    if spec.padding:
+        values = np.pad(values, ((0, 0), (0, spec.padding)))
     return np.ascontiguousarray(values)

@@ -110,6 +110,30 @@ def test_splitting_changes_split_components_only(tmp_path: Path) -> None:
     assert "program video_decoder" not in different
 
 
+H200 = {"platform": "cuda", "topology": "h200"}
+
+
+@pytest.mark.parametrize(
+    ("change", "aliasing"),
+    [
+        ({}, 2048),
+        ({"precision": "float32"}, 0),
+        ({"target": {"platform": "cpu", "tensor_parallel": 4, "profile": "trn2"}}, 0),
+        ({"target": H200}, 0),
+        ({"target": H200, "programs": {"denoise": {"platform": "cpu"}}}, 0),
+    ],
+)
+def test_rows_are_padded_for_products_of_bf16_on_a_cpu(
+    tmp_path: Path, change: dict[str, Any], aliasing: int
+) -> None:
+    """Weights of the full model follow; those of the decoders, which have no such rows, stay the same."""
+    recipe = Recipe.model_validate({**BASE, **change})
+    plan = plan_build(recipe, shipped_config("ltx-2.3-22b"), Store(tmp_path), FILES)
+    weights = {name: item.key.values["aliasing"] for name, item in plan.weights.items() if item.key}
+    products = {"text_encoder", "connectors", "transformer"}
+    assert weights == {name: aliasing if name in products else 0 for name in plan.weights}
+
+
 def test_another_compiler_changes_every_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The compiler's version is a factor of all programs."""
     base = planned(tmp_path)

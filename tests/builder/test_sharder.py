@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from ltx_cache.key import Factor, Key
 from ltx_cache.store import Store
 from ltx_run.safetensors import ALIGNMENT, SafetensorsError, read_header
-from ltxbuild.model.params import Layout, ParamSpec, linear, prefixed, stack
+from ltxbuild.model.params import PADDING, Layout, ParamSpec, linear, padded, prefixed, stack
 from ltxbuild.weights.sharder import shard
 
 RULES = {"heads": "tp", "mlp": "tp"}
@@ -151,6 +151,22 @@ def test_layout_and_widening(tmp_path: Path, source: tuple[dict, dict]) -> None:
     rounded = tensors["filter"].astype(ml_dtypes.bfloat16).astype(np.float32)
     np.testing.assert_array_equal(got, rounded.reshape(3, 2, 4).transpose(2, 1, 0))
     assert header.entries["norm"].dtype == "bfloat16"
+
+
+def test_rows_that_would_alias_have_zeros_behind_them(tmp_path: Path, source: tuple[dict, dict]) -> None:
+    """Only weights of linear layers whose rows are a multiple of the length: here 8, not 6."""
+    (tensors, files), table = source, padded(TABLE, 8)
+    assert [spec.name for spec in table if spec.padding] == ["blocks.down.weight"]
+    assert [spec.source_shape for spec in table] == [spec.source_shape for spec in TABLE]
+    store = Store(tmp_path / "store")
+    result = shard(table, files, {}, {}, "bfloat16", store, lambda amount: None)
+    assert result.shared is not None
+    got = {name: value.astype(np.float32) for name, value in load_file(store.open(result.shared)).items()}
+    for layer in range(3):
+        weight = got["blocks.down.weight"][layer]
+        want = tensors[f"layer.{layer}.down.weight"].astype(ml_dtypes.bfloat16).astype(np.float32)
+        np.testing.assert_array_equal(weight, np.pad(want, ((0, 0), (0, PADDING))))
+    assert got["blocks.up.weight"].shape == (3, 8, 6)
 
 
 def test_data_is_aligned(tmp_path: Path, source: tuple[dict, dict]) -> None:

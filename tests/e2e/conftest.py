@@ -7,6 +7,7 @@ change are not compiled again.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,16 @@ def other_forms(system: System) -> str:
     """The smallest bundle with layers written out and attention in blocks of queries."""
     text = "layers: unroll\nattention: blocked\n"
     return system.compile(system.extend("cpu_tiny.yaml", "e2e-other-forms", text))
+
+
+@pytest.fixture(scope="session")
+def padded(system: System, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The smallest bundle, its rows of weights taken for ones that alias in caches from 32 numbers on."""
+    tool = tmp_path_factory.mktemp("padded") / "ltxbuild"
+    start = "import ltxbuild.cli.main, ltxbuild.plan.forms as forms; forms.ALIASED_ROW = 32"
+    tool.write_text(f"#!{sys.executable}\n{start}; ltxbuild.cli.main.main()\n", encoding="utf-8")
+    tool.chmod(0o755)
+    return system.compile(system.extend("cpu_tiny.yaml", "e2e-padded", ""), str(tool))
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,7 @@ class System:
 
     def call(self, tool: str, *arguments: str) -> str:
         """Standard output of a command that succeeds."""
-        command = [str(Path(sys.executable).with_name(tool)), *arguments]
+        command = [str(Path(sys.executable).parent / tool), *arguments]
         done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
         return done.stdout
@@ -64,11 +64,11 @@ class System:
         path.write_text(f"extends: {RECIPES / base}\nname: {name}\n{text}", encoding="utf-8")
         return path
 
-    def compile(self, recipe: Path) -> str:
-        """Name of the recipe's bundle, built."""
+    def compile(self, recipe: Path, tool: str = "ltxbuild") -> str:
+        """Name of the recipe's bundle, built; by another tool of the same command line, if one is named."""
         model, gemma, upsampler = map(str, self.files)
         options = ["--checkpoint", model, "--text-encoder", gemma, "--upsampler", upsampler, "--json"]
-        built: dict[str, Any] = json.loads(self.call("ltxbuild", "compile", str(recipe), *options))
+        built: dict[str, Any] = json.loads(self.call(tool, "compile", str(recipe), *options))
         return str(built["recipe"])
 
     def recipe(self, bundle: str) -> Path:

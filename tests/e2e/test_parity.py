@@ -193,6 +193,19 @@ def test_other_forms_agree(system: System, one_stage: str, other_forms: str) -> 
     assert_alike(system.run(other_forms, given).tensors, system.run(one_stage, given).tensors, SPLIT_COSINE)
 
 
+def test_zeros_behind_rows_of_weights_agree(system: System, one_stage: str, padded: str) -> None:
+    """A product of longer rows sums up in another order, and nothing else is different."""
+    programs = [system.manifest(bundle)["programs"] for bundle in (one_stage, padded)]
+    rows = [
+        {tuple(i["shape"]) for program in found.values() for i in program["inputs"] if "weight" in i["name"]}
+        for found in programs
+    ]
+    assert {(64, 64), (256, 64)} <= rows[0]
+    assert {(64, 128), (256, 128)} <= rows[1]
+    given = start(BF16)
+    assert_alike(system.run(padded, given).tensors, system.run(one_stage, given).tensors, SPLIT_COSINE)
+
+
 def test_the_video_file(system: System, one_stage: str) -> None:
     """The file has the frames, the size and the sound that were made."""
     run = system.run(one_stage, start(BF16))
