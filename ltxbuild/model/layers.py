@@ -106,7 +106,7 @@ def attention(
         q: `[B, T, H, D]`.
         k: `[B, S, K, D]`, with H a multiple of K (grouped queries).
         v: `[B, S, K, D]`.
-        scale: Factor on the scores.
+        scale: Factor on the scores, above zero.
         mask: Boolean `[B or 1, T or 1, S]`, True where a key may be seen. Rows that see nothing give zeros.
         kind: `plain` holds all scores `[B, H, T, S]`; `blocked` goes through the queries in blocks; `cudnn`
             and `Blocks` never hold them, see `flash`: for a mask `[1, 1, S]` only.
@@ -140,12 +140,13 @@ def _attend(
 ) -> Array:
     """Attend with all scores at once; `by_head` if arrays are `[B, H, T, D]` instead of `[B, T, H, D]`."""
     asking, asked = ("bhtd", "bhsd") if by_head else ("bthd", "bshd")
-    scores = jnp.einsum(f"{asking},{asked}->bhts", q, k, preferred_element_type=jnp.float32) * scale
+    scores = jnp.einsum(f"{asking},{asked}->bhts", q, k, preferred_element_type=jnp.float32)
     if mask is not None:
         scores = jnp.where(mask[:, None], scores, -jnp.inf)
     # Where nothing is seen, weights are exp(-inf - FLOOR) = 0, divided by 1; else the peak alone adds 1.
-    peak = jnp.maximum(jnp.max(scores, axis=-1, keepdims=True), FLOOR)
-    weights = jnp.exp(scores - peak)
+    # The scale, above zero, is multiplied in twice: scaled scores would be written out for both readers.
+    peak = jnp.maximum(jnp.max(scores, axis=-1, keepdims=True) * scale, FLOOR)
+    weights = jnp.exp(scores * scale - peak)
     sums = jnp.sum(weights, axis=-1)[..., None]
     total = sums if by_head else jnp.swapaxes(sums, 1, 2)
     weighted = weights.astype(v.dtype)
