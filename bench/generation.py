@@ -88,8 +88,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         subject = prepared(options.checkpoint, options.folder, options.home, Path(folder))
         runs = _kept(options.kept)
-        commands = _commands(subject, options.subjects)
-        files = {name: _files(subject, name) for name in commands}
+        named = dict.fromkeys((MAIN, *options.subjects))
+        bundles = {name: build(subject, OURS[name]) for name in named if name in OURS}
+        commands = _commands(subject, options.subjects, bundles)
+        files = {name: _files(subject, bundles.get(name)) for name in commands}
         for _ in range(options.rounds):
             for name, command in commands.items():
                 read(files[name])
@@ -129,17 +131,17 @@ def _recipes(checkpoint: str, folder: Path, scratch: Path) -> Mapping[str, Path]
     return recipes
 
 
-def _commands(subject: Subject, names: Sequence[str]) -> dict[str, list[str]]:
+def _commands(subject: Subject, names: Sequence[str], bundles: Mapping[str, str]) -> dict[str, list[str]]:
     video = str(subject.scratch / "video.mp4")
-    variant = manifest(subject, build(subject, "bfloat16"))["variants"]["default"]
+    variant = manifest(subject, bundles[MAIN])["variants"]["default"]
     sigmas = next(step["values"] for step in variant["plan"] if step["out"] == ["sigmas.stage1"])
     size = [str(variant[name]) for name in ("height", "width", "frames")]
     torch = [sys.executable, str(BENCH / "torch_peer.py"), str(subject.folder), "--size", *size]
     torch += ["--output", video, "--sigmas", *map(repr, sigmas)]
     jit = [sys.executable, str(BENCH / "jit_peer.py"), str(subject.recipes["bfloat16"]), *subject.files]
     commands = {name: [*torch, *TORCH[name]] for name in TORCH} | {JIT: jit}
-    for name in set(names) & OURS.keys():
-        ours = [str(BIN / "ltx-run"), build(subject, OURS[name]), "--prompt", PROMPT]
+    for name, bundle in bundles.items():
+        ours = [str(BIN / "ltx-run"), bundle, "--prompt", PROMPT]
         commands[name] = [*ours, "--no-prompt-cache", "--json", "-q", "-o", video]
     return {name: commands[name] for name in names}
 
@@ -171,10 +173,10 @@ def weight_files(subject: Subject, bundle: str, *sets: str) -> list[Path]:
     return [next(home.glob(f"blobs/*/{blob['sha256']}")) for blob in blobs]
 
 
-def _files(subject: Subject, name: str) -> list[Path]:
-    """What a process reads."""
-    if name in OURS:
-        return weight_files(subject, build(subject, OURS[name]))
+def _files(subject: Subject, bundle: str | None) -> list[Path]:
+    """What a process reads: the weights of one of our bundles, or the checkpoint."""
+    if bundle:
+        return weight_files(subject, bundle)
     return [path for path in subject.folder.rglob("*") if path.is_file()]
 
 

@@ -21,6 +21,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("jax", "jaxlib", "numpy", "torch", "ltx-core", "ltxbuild")
 CHUNK = 16 << 20
+"""Bytes read at a time."""
 
 
 @dataclass(frozen=True)

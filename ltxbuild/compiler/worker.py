@@ -75,9 +75,9 @@ def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
         job["spec"]["component"],
         tuple((name, value) for name, value in job["spec"]["geometry"]),
     )
-    started = time.monotonic()
     forms = Forms(**job["forms"])
     table = padded(COMPONENTS[spec.component].table(config), forms.aliasing) if spec.component else ()
+    started = time.monotonic()
     program = traceable(spec, config, job["precision"], forms)
     backend = import_module(job["backend"])
     devices = backend.devices(job["target"], device_count(job["mesh"]))
