@@ -43,7 +43,7 @@ def test_help_imports_nothing_heavy() -> None:
         "except SystemExit: pass\n"
         "print(json.dumps([name for name in sys.modules if '.' not in name]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     assert "make-tiny-checkpoint" in done.stdout
     assert not HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
 
@@ -53,7 +53,7 @@ def test_examples_in_help_stand_on_lines_of_their_own() -> None:
     code = (
         "import sys; sys.argv = ['ltxbuild', 'compile', '--help']; from ltxbuild.cli.main import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     assert "Examples:\n    ltxbuild compile recipes/cpu_tiny.yaml\n    ltxbuild compile" in done.stdout
 
 

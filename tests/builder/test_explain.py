@@ -174,7 +174,7 @@ def test_the_command_prints_json_with_both_values(tmp_path: Path, store: Store) 
     command = [sys.executable, "-c", "from ltxbuild.cli.main import main; main()", "explain", str(recipe)]
     env = {**os.environ, "LTX_HOME": str(store.root)}
     done = subprocess.run(
-        [*command, "--programs-only", "--json"], env=env, capture_output=True, text=True, check=True
+        [*command, "--programs-only", "--json"], env=env, stdout=subprocess.PIPE, text=True, check=True
     )
     programs = json.loads(done.stdout)["programs"]
     assert programs["denoise.3x5x6a18f24s8"]["differences"] == [

@@ -49,7 +49,7 @@ def located(folder: Path, data: dict[str, object]) -> dict[str, object]:
         done = subprocess.run(
             [sys.executable, "-c", LOCATE, json.dumps(data)],
             env=env,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
             check=True,
         )

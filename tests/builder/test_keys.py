@@ -173,7 +173,7 @@ def test_two_processes_agree(tmp_path: Path) -> None:
             [sys.executable, "-c", PRINT_KEYS, json.dumps([BASE, FILES])],
             cwd=folder,
             env={"PYTHONHASHSEED": seed, "HOME": str(folder)},
-            capture_output=True,
+            stdout=subprocess.PIPE,
             check=True,
             text=True,
         )

@@ -175,5 +175,5 @@ def test_merging_needs_the_memory_of_one_tensor(tmp_path: Path) -> None:
     halves = {f"{key}.A": (128, 8192) for key in keys} | {f"{key}.B": (4096, 128) for key in keys}
     arguments = [model, sparse(tmp_path / "lora", halves), tmp_path / "store"]
     command = [sys.executable, "-c", SHARD_WITH_LORA, *map(str, arguments)]
-    peak = int(subprocess.run(command, capture_output=True, check=True).stdout) * 1024
+    peak = int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout) * 1024
     assert peak < 300 * 1000**2

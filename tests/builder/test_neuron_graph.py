@@ -43,7 +43,7 @@ def script(folder: Path, *arguments: str, **environment: str) -> dict[str, dict[
     """Run the script."""
     done = subprocess.run(
         [sys.executable, SCRIPT, folder, *arguments],
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
         env={**os.environ, **environment},
@@ -122,7 +122,7 @@ def test_an_xla_as_old_as_the_compilers_computes_the_same(report: Report, tmp_pa
     install = [python, "-m", "pip", "install", "-q", *old]
     subprocess.run(install, check=True)
     command = [python, SCRIPT.with_name("old_xla.py"), report.folder, *KINDS]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     for kind, told in json.loads(done.stdout.splitlines()[-1]).items():
         module = report.module(kind)
         found = Counter(item.opcode for item in module.instructions)
@@ -149,7 +149,7 @@ def test_the_full_transformer_is_written_in_a_minute_and_4_gb(tmp_path: Path) ->
         "seconds = sum(each.ru_utime + each.ru_stime for each in used)\n"
         "print(json.dumps([seconds, sum(each.ru_maxrss for each in used) * 1024]))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     seconds, memory = json.loads(done.stdout.splitlines()[-1])
     module = hlo.read((tmp_path / "graph.hlo").read_bytes())
     found = Counter(item.opcode for item in module.instructions)

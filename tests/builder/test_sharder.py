@@ -225,7 +225,9 @@ def test_two_gigabytes_are_sharded_in_little_memory(tmp_path: Path) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + 32 * size)
     done = subprocess.run(
-        [sys.executable, "-c", SHARD_2GB, str(path), str(tmp_path / "store")], capture_output=True, check=True
+        [sys.executable, "-c", SHARD_2GB, str(path), str(tmp_path / "store")],
+        stdout=subprocess.PIPE,
+        check=True,
     )
     report = json.loads(done.stdout)
     assert report["bytes"] > 2 * 1000**3

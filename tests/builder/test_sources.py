@@ -34,7 +34,7 @@ def digest_of_copy(folder: Path, edit: dict[str, tuple[str, str]], *modules: str
     done = subprocess.run(
         [sys.executable, "-c", DIGEST, *modules],
         cwd=target,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
         env={"PYTHONPATH": str(target), "PYTHONHASHSEED": "7"},

@@ -144,7 +144,7 @@ def flash_figures(platform: str, topology: str, tokens: int) -> tuple[str, int, 
     environment = target(platform).environment({"topology": topology}, 1)
     done = subprocess.run(
         [sys.executable, "-c", FLASH, platform, topology, str(tokens)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
         env={**scrubbed(), **environment, "PATH": os.environ["PATH"]},
@@ -205,7 +205,7 @@ def test_libtpu_knows_the_topologies() -> None:
     """Device kinds and counts are libtpu's, and devices come by number."""
     done = subprocess.run(
         [sys.executable, "-c", TOPOLOGIES, *tpu.TOPOLOGIES],
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
         env={**scrubbed(), **target("tpu").environment({"topology": "v6e:1x1"}, 1)},

@@ -17,7 +17,7 @@ LAYERS = 3
 @pytest.fixture(scope="module")
 def report() -> dict[str, dict[str, object]]:
     """What the script found out on four host devices; their number must be set before jax is imported."""
-    done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, SCRIPT], stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, dict[str, object]] = json.loads(done.stdout.splitlines()[-1])
     return found
 

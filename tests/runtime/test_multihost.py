@@ -59,7 +59,7 @@ def wide_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy for four devices, with results that every device holds whole."""
     folder = tmp_path_factory.mktemp("wide") / "toy"
     script = str(Path(__file__).with_name("toy.py"))
-    subprocess.run([sys.executable, script, str(folder), "4", "whole"], check=True, capture_output=True)
+    subprocess.run([sys.executable, script, str(folder), "4", "whole"], check=True, stdout=subprocess.PIPE)
     return folder
 
 
@@ -97,7 +97,7 @@ def _alone(bundle: Path, folder: Path) -> SafetensorsFile:
     """What one process makes."""
     arguments = [str(bundle), "-p", PROMPT, "-o", str(folder / "alone.mp4"), "--no-prompt-cache"]
     arguments += ["--tensors-out", str(folder / "alone.safetensors")]
-    subprocess.run([sys.executable, "-c", WHOLE, *arguments], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", WHOLE, *arguments], check=True, stdout=subprocess.PIPE)
     return SafetensorsFile(folder / "alone.safetensors")
 
 
