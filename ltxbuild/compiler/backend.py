@@ -29,7 +29,6 @@ class Compiled:
         runtime: Compiler and runtime build that can load it.
         features: Instruction-set features that the code may use (cpu), or the device kind and the topology.
         memory: Bytes per device: `arguments`, `outputs`, `temp` and `code`.
-        flops: Floating-point operations on each device.
         census: What it exchanges and keeps; None where the compiler doesn't tell.
     """
 
@@ -37,7 +36,6 @@ class Compiled:
     runtime: str
     features: tuple[str, ...]
     memory: dict[str, int]
-    flops: float
     census: Census | None = None
 
 
@@ -65,7 +63,6 @@ def compile_for_topology(
         runtime=", ".join(f"{package} {version(package)}" for package in ("jaxlib", *compilers)),
         features=(lowered.device_kind, machine["topology"]),
         memory=memory_figures(compiled, len(code)),
-        flops=lowered.flops,
         census=census(compiled.as_text() or ""),
     )
 

@@ -28,6 +28,5 @@ def compile(lowered: Lowered, machine: Mapping[str, Any], flags: Mapping[str, An
         runtime=runtime_version(),
         features=code_features(code),
         memory=memory_figures(compiled, len(code)),
-        flops=lowered.flops,
         census=census(compiled.as_text() or ""),
     )

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
+CUDNN_ATTENTION = "dot_product_attention_fwd_wrapper"
+"""What jax calls cuDNN's kernel, on `[B, T, H, D]`: it has no jaxpr inside."""
+
 
 def count(jaxpr: Any) -> int:
     """Operations of a jaxpr, on all devices together; a multiplication and an addition are two."""
@@ -26,6 +29,9 @@ def _of(equation: Any) -> int:
     if name == "conv_general_dilated":
         outputs = shapes[1][params["dimension_numbers"].rhs_spec[0]]
         return int(2 * made * prod(shapes[1]) // outputs)
+    if name == CUDNN_ATTENTION:
+        keys = shapes[1][1]
+        return int(4 * made * keys)
     inside = [count(inner) for inner in _inner(params)]
     if name == "cond":
         return max(inside)

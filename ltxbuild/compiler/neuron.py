@@ -38,9 +38,7 @@ def compile(lowered: Lowered, machine: Mapping[str, Any], flags: Mapping[str, An
         "temp": 0,
         "code": len(code),
     }
-    return Compiled(
-        code=code, runtime="", features=(), memory=memory, flops=lowered.flops, census=census(graph)
-    )
+    return Compiled(code=code, runtime="", features=(), memory=memory, census=census(graph))
 
 
 def _part_bytes(record: TensorSpec, mesh: Mapping[str, int]) -> int:

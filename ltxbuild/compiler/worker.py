@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-KEPT = {"executable", "runtime", "features", "memory", "flops", "census"}
+KEPT = {"executable", "runtime", "features", "memory", "census"}
 """Fields of what is kept of an executable; one with others is another version's, and made again."""
 
 
@@ -105,6 +105,7 @@ def compile_job(job: Mapping[str, Any], store_root: Path) -> dict[str, Any]:
             reused = False
     return {
         **compiled,
+        "flops": lowered.flops,  # not kept: another version may have counted them otherwise
         "portable": _portable(lowered, job["flags"], store) if job["portable"] else None,
         "inputs": msgspec.to_builtins(lowered.inputs),
         "outputs": msgspec.to_builtins(lowered.outputs),
@@ -132,7 +133,6 @@ def _kept(made: Any, store: Any) -> tuple[dict[str, Any], Any]:
         "runtime": made.runtime,
         "features": list(made.features),
         "memory": made.memory,
-        "flops": made.flops,
         "census": msgspec.to_builtins(made.census),
     }
     return record, blob

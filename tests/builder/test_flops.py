@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax._src.cudnn import fused_attention_stablehlo
 from jax.sharding import Mesh, PartitionSpec
 
 from ltxbuild.compiler.flops import count
+from ltxbuild.model.flash import Blocks
+from ltxbuild.model.layers import attention
 
 X = jnp.zeros((2, 8, 16))
 W = jnp.zeros((5, 16, 16))
@@ -54,3 +57,17 @@ PRODUCT = 2 * (2 * 8 * 16) * 16
 def test_products_and_convolutions(function: Any, shape: tuple[int, ...], flops: int) -> None:
     """Two for each term of a sum, in every iteration of every loop."""
     assert count(jax.make_jaxpr(function)(jnp.zeros(shape)).jaxpr) == flops
+
+
+def test_kernels_of_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores, and sums of values: what attention without a kernel counts, also where a kernel is opaque."""
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91200)  # needs no cuDNN
+    query = jax.ShapeDtypeStruct((2, 256, 4, 64), jnp.bfloat16)
+    key = jax.ShapeDtypeStruct((2, 384, 4, 64), jnp.bfloat16)
+    kernels: dict[str, Callable[..., Any]] = {
+        "plain": lambda q, k, v: attention(q, k, v, scale=0.125),
+        "cuda": lambda q, k, v: attention(q, k, v, scale=0.125, kind="cudnn"),
+        "tpu": lambda q, k, v: attention(q, k, v, scale=0.125, kind=Blocks(128, 128, 128)),
+    }
+    counted = {name: count(jax.make_jaxpr(f)(query, key, key).jaxpr) for name, f in kernels.items()}
+    assert counted == dict.fromkeys(kernels, 2 * 2 * (2 * 4 * 256 * 384) * 64)
