@@ -21,6 +21,7 @@ BENCHMARKS: tuple[tuple[str, ...], ...] = (
     ("generation", "--checkpoint", "tiny"),
     ("generation", "--checkpoint", "middle", "--folder", str(HERE.parent / "demo/middle")),
     ("first_step", "--checkpoint", "middle", "--folder", str(HERE.parent / "demo/middle")),
+    ("denoise", str(HERE.parent / "recipes/cpu_tiny_two_stage.yaml")),
     ("growth",),
     ("cross_compile", str(HERE.parent / "recipes/v6e8_two_stage.yaml")),
 )

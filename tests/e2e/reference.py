@@ -115,7 +115,7 @@ class Reference:
     ) -> Pair:
         """All steps of a stage: tokens at noise level `sigmas[0]` to latents."""
         shapes = size.latents(divisor)
-        places = positions(shapes, size.fps)
+        places = tuple(bounds.to(start[0].device) for bounds in positions(shapes, size.fps))
         schedule = torch.tensor(sigmas, dtype=torch.float32)
         state = start
         for index in range(len(sigmas) - 1):
