@@ -21,7 +21,7 @@ from ltx_cache.remote import Remote, read_small
 from ltx_cache.store import Miss, Store
 from ltx_cache.trust import Trust
 from ltx_run import offers
-from ltx_run.bundle import Blob, Program, WeightSet
+from ltx_run.bundle import Blob, Program, WeightSet, codes
 from ltxbuild.plan.explain import Explanation, nearest
 from ltxbuild.plan.planner import BuildPlan
 
@@ -115,7 +115,7 @@ def _enter(store: Store, remote: Remote, key: Key, record: Record) -> int:
 
 def _named(record: Record) -> list[Blob]:
     if isinstance(record, Program):
-        return [record.executable]
+        return [*codes(record)]
     return [*record.ranks, *([record.shared] if record.shared else [])]
 
 

@@ -19,7 +19,7 @@ from ltx_cache.remote import Publication
 from ltx_cache.store import Hit, Store
 from ltx_cache.transfer import push
 from ltx_cache.trust import Trust
-from ltx_run.bundle import Bundle, encode
+from ltx_run.bundle import Blob, Bundle, Portable, encode
 from ltx_run.contents import contents
 from ltxbuild.bundles.keys import keys
 from ltxbuild.bundles.readthrough import read_through
@@ -32,6 +32,9 @@ def built(store: Store, made: BuildPlan) -> Bundle:
     """A bundle of made-up results for all that a plan needs, entered in the store."""
     bundle = fake_bundle(store, "built")
     program, weights = next(iter(bundle.programs.values())), bundle.weights["vocoder"]
+    module = store.put_bytes(b"module")
+    portable = Portable(module=Blob(sha256=module.sha256, size=module.size), flags={})
+    program = msgspec.structs.replace(program, portable=portable)
     programs = {
         name: msgspec.structs.replace(program, key=item.key.digest, weights=item.spec.weights)
         for name, item in made.programs.items()
@@ -67,7 +70,8 @@ def test_what_matches_is_taken_and_hits(remote: FolderRemote, store: Store) -> N
         assert item.record is not None
         assert item.record.weights == item.spec.weights
         assert isinstance(item.found, Hit)
-        assert store.open(item.found.blobs[0], paranoid=True).read_bytes() == b"executable"
+        read = [store.open(blob, paranoid=True).read_bytes() for blob in item.found.blobs]
+        assert read == [b"executable", b"module"]
     assert read_through(again, store, Address(remote, "built"), ANYONE).hits == ()
 
 
