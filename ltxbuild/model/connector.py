@@ -22,16 +22,18 @@ NORM_EPS = 1e-6
 
 def params(config: TransformerConfig) -> ParamTable:
     """Parameters of both connectors, under `video` and `audio`."""
-    layers = config.connector_num_layers
-    audio_layers = config.audio_connector_num_layers or layers
     return (
         *_connector_params(
-            "video", config, layers, config.connector_num_attention_heads, config.connector_attention_head_dim
+            "video",
+            config,
+            config.connector_num_layers,
+            config.connector_num_attention_heads,
+            config.connector_attention_head_dim,
         ),
         *_connector_params(
             "audio",
             config,
-            audio_layers,
+            config.audio_connector_num_layers,
             config.audio_connector_num_attention_heads,
             config.audio_connector_attention_head_dim,
         ),

@@ -18,9 +18,12 @@ from ltxbuild.components import ModelConfig
 from ltxbuild.errors import CheckpointError
 from ltxbuild.model.config import GemmaConfig, LtxConfig, UpsamplerConfig
 from ltxbuild.model.params import ParamTable
+from ltxbuild.model.video_stages import decoder_stages, encoder_stages
 from ltxbuild.plan.programspec import DISTILLED
 
 SUPPORTED_VERSION = (2, 3)
+UPSAMPLER = "LatentUpsampler"
+PROJECTION = "text_embedding_projection.video_aggregate_embed.weight"
 UNUSED_GEMMA = ("vision_tower.", "multi_modal_projector.")
 """Parts of a Gemma directory that no program reads (image input)."""
 FLOATS = ("bfloat16", "float16", "float32")
@@ -82,18 +85,27 @@ def read_config(checkpoint: Checkpoint) -> ModelConfig:
     """
     ltx = _read_ltx(checkpoint.model)
     gemma = _read_gemma(checkpoint)
-    if gemma.hidden_size != ltx.transformer.caption_channels:
-        raise CheckpointError(
-            f"{checkpoint.text_encoder} is a Gemma of width {gemma.hidden_size}; the checkpoint was trained "
-            f"with width {ltx.transformer.caption_channels} (3840 is gemma-3-12b)",
-            hint="use the Gemma directory that the checkpoint's model card names",
-        )
+    _check_features(checkpoint, gemma)
     if checkpoint.distilled and _read_ltx(checkpoint.distilled).transformer != ltx.transformer:
         raise CheckpointError(
             f"{checkpoint.distilled} has another transformer configuration than {checkpoint.model}"
         )
     upsampler = None if checkpoint.upsampler is None else _read_upsampler(checkpoint.upsampler)
     return ModelConfig(ltx, gemma, upsampler)
+
+
+def _check_features(checkpoint: Checkpoint, gemma: GemmaConfig) -> None:
+    """Refuse a Gemma of another size: all its states, side by side, are what the text projections take."""
+    states = gemma.num_hidden_layers + 1
+    weight = header(checkpoint.model).entries.get(PROJECTION)
+    if weight is None or len(weight.shape) != 2 or weight.shape[1] == gemma.hidden_size * states:
+        return  # what is missing or of another form is `validate`'s affair
+    raise CheckpointError(
+        f"{checkpoint.text_encoder} is a Gemma of width {gemma.hidden_size} with {states} states, "
+        f"{gemma.hidden_size * states} features; the checkpoint was trained with {weight.shape[1]} "
+        "(188160 is gemma-3-12b: width 3840, 49 states)",
+        hint="use the Gemma directory that the checkpoint's model card names",
+    )
 
 
 def _read_ltx(path: Path) -> LtxConfig:
@@ -108,8 +120,13 @@ def _read_ltx(path: Path) -> LtxConfig:
     version = str(_json_or_text(version))
     if _version(version) != SUPPORTED_VERSION:
         raise CheckpointError(f"{path} is LTX model_version {version}; this builder computes LTX-2.3 only")
-    config = _json_or_text(metadata["config"])
-    return _validated(LtxConfig, config, path)
+    config = _validated(LtxConfig, _json_or_text(metadata["config"]), path)
+    try:
+        for stages in (decoder_stages, encoder_stages):
+            stages(config.vae)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: the configuration is not LTX-2.3's:\n  vae.{error}") from None
+    return config
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -150,7 +167,8 @@ def _read_gemma(checkpoint: Checkpoint) -> GemmaConfig:
 
 def _read_upsampler(path: Path) -> UpsamplerConfig:
     config = _json_or_text(header(path).metadata.get("config", "null"))
-    if not isinstance(config, dict) or config.get("_class_name") != "LatentUpsampler":
+    # The official loader reads no class; other files that have a configuration have their parts in sections.
+    if not isinstance(config, dict) or config.get("_class_name", UPSAMPLER) != UPSAMPLER or "vae" in config:
         raise CheckpointError(f"{path} is not a latent upsampler (no LatentUpsampler config in its metadata)")
     return _validated(UpsamplerConfig, config, path)
 
@@ -162,7 +180,8 @@ def _validated(model: type[Model], data: Any, path: Path) -> Model:
         lines = []
         for problem in error.errors():
             where = ".".join(str(part) for part in problem["loc"])
-            shown = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
+            told = problem["type"] in ("missing", "value_error")
+            shown = "" if told else f" (found {problem['input']!r})"
             lines.append(f"{where}: {problem['msg']}{shown}"[:300])
         raise CheckpointError(
             f"{path}: the configuration is not LTX-2.3's:\n  " + "\n  ".join(lines[:MAX_LISTED])

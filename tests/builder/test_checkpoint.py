@@ -125,13 +125,18 @@ def test_a_file_without_metadata_is_refused(checkpoint: Checkpoint) -> None:
 
 def edit_config(section: str, field: str, value: Any) -> Callable[[dict[str, str]], None]:
     """Change one field of the config metadata."""
+    return whole_config(lambda config: config[section].update({field: value}))
 
-    def change(metadata: dict[str, str]) -> None:
+
+def whole_config(change: Callable[[Any], object]) -> Callable[[dict[str, str]], None]:
+    """Change the config metadata in place."""
+
+    def rewritten(metadata: dict[str, str]) -> None:
         config = json.loads(metadata["config"])
-        config[section][field] = value
+        change(config)
         metadata["config"] = json.dumps(config)
 
-    return change
+    return rewritten
 
 
 @pytest.mark.parametrize(
@@ -154,13 +159,54 @@ def test_switches_of_other_models_are_refused(
     assert repr(value) in message
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c["vocoder"]["vocoder"].pop("use_tanh_at_final"), "vocoder.vocoder.use_tanh_at_final"),
+        (lambda c: c["vocoder"]["bwe"].update(apply_final_activation=True), "bwe.apply_final_activation"),
+        (lambda c: c["vae"]["decoder_blocks"].append(["attn_res_x", {}]), "vae.decoder_blocks: attn_res_x"),
+        (lambda c: c["vae"]["encoder_blocks"].append(["res_x_y", 2]), "vae.encoder_blocks: res_x_y"),
+        (lambda c: c["vae"]["encoder_blocks"].append(["res_x", None]), "is not a pair of kind and options"),
+        (lambda c: c["vae"].update(decoder_blocks="res_x"), "vae: Value error, decoder_blocks is 'res_x'"),
+        (lambda c: c["audio_vae"].update(model="x"), "audio_vae: Value error, model is 'x', not a section"),
+        (lambda c: c["audio_vae"].update(model={}), "audio_vae.mid_block_add_attention"),
+    ],
+)
+def test_parts_of_other_models_are_refused(checkpoint: Checkpoint, change: Any, said: str) -> None:
+    """What is computed otherwise, by a field that is absent or by a kind of block, is named."""
+    rewrite(checkpoint.model, metadata=whole_config(change))
+    assert said in refusal(checkpoint)
+
+
+def test_what_the_official_loader_does_not_need_may_be_absent(checkpoint: Checkpoint) -> None:
+    """Its defaults are ours, the audio connector's sizes are then the video connector's."""
+
+    def change(config: Any) -> None:
+        del config["transformer"]["caption_channels"], config["vae"]["norm_layer"]
+        for name in ("norm_type", "causality_axis"):
+            config["audio_vae"]["model"]["params"]["ddconfig"].pop(name)
+        config["transformer"].pop("audio_connector_num_attention_heads")
+
+    before = read_config(checkpoint)
+    rewrite(checkpoint.model, metadata=whole_config(change))
+    assert read_config(checkpoint) == before
+    assert checkpoint.upsampler is not None
+    rewrite(checkpoint.upsampler, metadata=lambda m: m.update(config=without_class(m["config"])))
+    assert read_config(checkpoint) == before
+
+
+def without_class(config: str) -> str:
+    """A configuration that doesn't say what it is of."""
+    return json.dumps({name: value for name, value in json.loads(config).items() if name != "_class_name"})
+
+
 def test_a_gemma_of_another_size_is_refused(checkpoint: Checkpoint) -> None:
     """Gemma-4B in place of 12B is told by its width."""
     path = checkpoint.text_encoder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["text_config"]["hidden_size"] = 48
     path.write_text(json.dumps(config), encoding="utf-8")
-    assert "width 48; the checkpoint was trained with width 64" in refusal(checkpoint)
+    assert "width 48 with 5 states, 240 features; the checkpoint was trained with 320" in refusal(checkpoint)
 
 
 def test_a_text_encoder_that_is_no_gemma_is_refused(checkpoint: Checkpoint) -> None:

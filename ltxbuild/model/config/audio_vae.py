@@ -24,8 +24,8 @@ class AudioVaeConfig(Section):
     double_z: Literal[True] = True
     attn_resolutions: tuple[()] = ()
     mid_block_add_attention: Literal[False]
-    norm_type: Literal["pixel"]
-    causality_axis: Literal["height"]
+    norm_type: Literal["pixel"] = "pixel"
+    causality_axis: Literal["height"] = "height"
     stft_causal: Literal[True] = True
 
     @model_validator(mode="before")
@@ -34,11 +34,20 @@ class AudioVaeConfig(Section):
         """Accept the checkpoint's nested section as well as the flat form."""
         if not isinstance(data, dict) or "model" not in data:
             return data
-        params = data["model"]["params"]
-        stft = data.get("preprocessing", {}).get("stft", {})
+        params = _part(data, "model", "params")
+        stft = _part(data, "preprocessing", "stft")
         return {
-            **params["ddconfig"],
+            **_part(params, "ddconfig"),
             "sampling_rate": params.get("sampling_rate", 16000),
             "hop_length": stft.get("hop_length", 160),
             "stft_causal": stft.get("causal", True),
         }
+
+
+def _part(data: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A section inside a section; empty where there is none."""
+    for name in names:
+        data = data.get(name, {})
+        if not isinstance(data, dict):
+            raise ValueError(f"{name} is {data!r}, not a section")
+    return data

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
 from ltxbuild.model.config.section import Section
+
+CONNECTOR_SIZES = (
+    "connector_num_layers",
+    "connector_num_attention_heads",
+    "connector_attention_head_dim",
+)
 
 
 class TransformerConfig(Section):
@@ -18,7 +24,6 @@ class TransformerConfig(Section):
     in_channels: int = 128
     out_channels: int = 128
     cross_attention_dim: int = 4096
-    caption_channels: int = 3840
     audio_num_attention_heads: int = 32
     audio_attention_head_dim: int = 64
     audio_in_channels: int = 128
@@ -35,7 +40,7 @@ class TransformerConfig(Section):
     connector_num_attention_heads: int = 30
     connector_attention_head_dim: int = 128
     connector_positional_embedding_max_pos: tuple[int] = (1,)
-    audio_connector_num_layers: int | None = None
+    audio_connector_num_layers: int = 2
     audio_connector_num_attention_heads: int = 30
     audio_connector_attention_head_dim: int = 128
 
@@ -61,6 +66,15 @@ class TransformerConfig(Section):
     caption_projection_second_linear: Literal[False]
     caption_proj_input_norm: Literal[False]
     text_encoder_norm_type: Literal["per_token_rms"] = "per_token_rms"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_video(cls, data: Any) -> Any:
+        """What is not said of audio's connector is as video's, as in the official loader."""
+        if not isinstance(data, dict):
+            return data
+        video = {name: value for name, value in data.items() if name in CONNECTOR_SIZES}
+        return {**{f"audio_{name}": value for name, value in video.items()}, **data}
 
     @model_validator(mode="after")
     def _widths_agree(self) -> TransformerConfig:

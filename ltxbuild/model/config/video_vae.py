@@ -29,7 +29,7 @@ class VideoVaeConfig(Section):
     decoder_blocks: tuple[VaeBlock, ...]
 
     dims: Literal[3] = 3
-    norm_layer: Literal["pixel_norm"]
+    norm_layer: Literal["pixel_norm"] = "pixel_norm"
     latent_log_var: Literal["uniform"] = "uniform"
     causal_decoder: Literal[False] = False
     timestep_conditioning: Literal[False]
@@ -41,21 +41,26 @@ class VideoVaeConfig(Section):
         """Turn the checkpoint's `[kind, options]` pairs into blocks."""
         if not isinstance(data, dict):
             return data
-        known = {"num_layers", "multiplier"}
-        out = dict(data)
-        for side in ("encoder_blocks", "decoder_blocks"):
-            blocks = []
-            for entry in data.get(side, ()):
-                if isinstance(entry, dict):
-                    blocks.append(entry)
-                    continue
-                kind, options = entry
-                options = {"num_layers": options} if isinstance(options, int) else dict(options)
-                active = sorted(k for k, v in options.items() if k not in known and v)
-                if active:
-                    raise ValueError(f"{side}: {kind} has unsupported options {', '.join(active)}")
-                # What an absent multiplier means depends on the kind.
-                defaults = {"multiplier": 2 if kind.endswith("_res") else 1}
-                blocks.append({"kind": kind, **defaults, **{k: v for k, v in options.items() if k in known}})
-            out[side] = blocks
-        return out
+        sides = {side: data[side] for side in ("encoder_blocks", "decoder_blocks") if side in data}
+        for side, entries in sides.items():
+            if not isinstance(entries, list | tuple):
+                raise ValueError(f"{side} is {entries!r}, not a list")
+        return {**data, **{side: [_block(side, each) for each in sides[side]] for side in sides}}
+
+
+def _block(side: str, entry: Any) -> Any:
+    """A block from the checkpoint's pair of kind and options; one that is a block already stays."""
+    match entry:
+        case dict():
+            return entry
+        case [str(kind), int(layers)]:
+            options = {"num_layers": layers}
+        case [str(kind), dict(options)]:
+            pass
+        case _:
+            raise ValueError(f"{side}: {entry!r} is not a pair of kind and options")
+    known = {name: value for name, value in options.items() if name in ("num_layers", "multiplier")}
+    if active := sorted(name for name, value in options.items() if name not in known and value):
+        raise ValueError(f"{side}: {kind} has unsupported options {', '.join(active)}")
+    # What an absent multiplier means depends on the kind.
+    return {"kind": kind, "multiplier": 2 if kind.endswith("_res") else 1, **known}

@@ -8,7 +8,7 @@ from ltxbuild.model.config.section import Section
 
 
 class GeneratorConfig(Section):
-    """One waveform generator: the vocoder proper or its bandwidth extension."""
+    """What both waveform generators have: the vocoder proper and its bandwidth extension."""
 
     upsample_initial_channel: int
     upsample_rates: tuple[int, ...]
@@ -18,13 +18,20 @@ class GeneratorConfig(Section):
     resblock: Literal["AMP1"]
     stereo: Literal[True]
     activation: Literal["snakebeta"]
-    use_tanh_at_final: Literal[False] = False
     use_bias_at_final: Literal[False] = False
 
 
-class BandwidthConfig(GeneratorConfig):
-    """The bandwidth extension: a generator and the spectrogram it reads."""
+class FirstConfig(GeneratorConfig):
+    """The vocoder proper, whose waveform is clamped; without `use_tanh_at_final` it would be a tanh."""
 
+    use_tanh_at_final: Literal[False]
+    apply_final_activation: Literal[True] = True
+
+
+class BandwidthConfig(GeneratorConfig):
+    """The bandwidth extension: a generator without a final activation, and the spectrogram it reads."""
+
+    apply_final_activation: Literal[False] = False
     input_sampling_rate: int
     output_sampling_rate: int
     hop_length: int
@@ -35,5 +42,5 @@ class BandwidthConfig(GeneratorConfig):
 class VocoderConfig(Section):
     """The `vocoder` section."""
 
-    vocoder: GeneratorConfig
+    vocoder: FirstConfig
     bwe: BandwidthConfig
