@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,12 @@ from ltx_run.platforms import obstacles, platform
 from ltx_run.programs import Loaded
 from ltxbuild.recipe import load
 
-BLOCK = np.random.default_rng(0).standard_normal(1 << 22, np.float32) * 0.02
-"""What inputs are filled with: zeros would take less power, and so less time on some devices."""
+
+@cache
+def block(dtype: str) -> NDArray[Any]:
+    """What inputs are filled with: zeros would take less power, and so less time on some devices."""
+    values = np.random.default_rng(0).standard_normal(1 << 22, np.float32) * 0.02
+    return values.astype(DTYPES[dtype])
 
 
 def loaded(name: str, program: Program) -> Loaded:
@@ -48,8 +52,15 @@ def loaded(name: str, program: Program) -> Loaded:
     return Loaded(program, executable, weights)
 
 
+def measured(name: str, program: Program) -> list[float]:
+    """Seconds of several calls; the device has room for one program's weights at a time."""
+    ready = loaded(name, program)
+    values = [_filled(record) for record in program.inputs if isinstance(record, TensorInput)]
+    return seconds(partial(ready.call, values, [False] * len(values)))
+
+
 def _filled(record: WeightInput | TensorInput) -> NDArray[Any]:
-    return np.resize(BLOCK.astype(DTYPES[record.dtype]), record.shape)
+    return np.resize(block(record.dtype), record.shape)
 
 
 def main() -> None:
@@ -60,10 +71,7 @@ def main() -> None:
     for name, item in programs(load(parser.parse_args().recipe), home()).items():
         if item.record is None:
             raise SystemExit(f"{name} is not compiled")
-        ready, records = loaded(name, item.record), item.record.inputs
-        values = [_filled(record) for record in records if isinstance(record, TensorInput)]
-        took = seconds(partial(ready.call, values, [False] * len(values)))
-        figures[name] = [each / steps(item) for each in took]
+        figures[name] = [each / steps(item) for each in measured(name, item.record)]
     print(json.dumps(figures))
 
 
