@@ -22,7 +22,8 @@ WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 TRANSIENT = frozenset({408, 409, 412, 425, 429, 500, 502, 503, 504})
 ACCESS = "log in with `hf auth login` or set HF_TOKEN, if the repository is private or gated"
 
-
+STEP = 0.1
+"""Seconds of a wait between two looks whether somebody still wants the bytes."""
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as lost."""
 PARTIAL_CONTENT = 206
@@ -67,12 +68,14 @@ def patiently(url: str, work: Callable[[], Result]) -> Result:
         except RemoteFailed as error:
             if wait is None or not _is_transient(error.__cause__):
                 raise
-            _pause(wait)
+            time.sleep(_varied(wait))
     raise AssertionError  # the last try returns or raises
 
 
 def resuming(url: str, stream: Callable[[int], Iterator[bytes]], offset: int) -> Iterator[bytes]:
     """What `stream` gives from an offset on, asked again from there when it breaks.
+
+    Between two tries it gives empty pieces, so that a reader who is to stop needn't wait for the next one.
 
     Raises:
         LtxError: It broke several times in a row without a byte, or for good.
@@ -90,7 +93,7 @@ def resuming(url: str, stream: Callable[[int], Iterator[bytes]], offset: int) ->
             wait = next(waits, None)
             if wait is None or not _is_transient(error.__cause__):
                 raise
-            _pause(wait)
+        yield from _pauses(wait)
 
 
 def streamed(url: str, offset: int) -> Iterator[bytes]:
@@ -111,8 +114,17 @@ def streamed(url: str, offset: int) -> Iterator[bytes]:
             skip = max(0, skip - len(piece))
 
 
-def _pause(seconds: float) -> None:
-    time.sleep(seconds * random.uniform(0.5, 1.5))
+def _varied(seconds: float) -> float:
+    return seconds * random.uniform(0.5, 1.5)
+
+
+def _pauses(seconds: float) -> Iterator[bytes]:
+    """Wait, with an empty piece before each part of it."""
+    end = time.monotonic() + _varied(seconds)
+    yield b""
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, STEP))
+        yield b""
 
 
 def _is_transient(error: BaseException | None) -> bool:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ltx_cache.blobref import BlobRef
@@ -81,6 +81,13 @@ class Partial:
             make_folder(target.parent)
             self._path.replace(target)
             sync_folder(target.parent)
+
+
+def arrived(layout: Layout, ref: BlobRef) -> int:
+    """Bytes of a blob that an earlier try has left, as far as they can be told."""
+    with suppress(OSError):
+        return min(ref.size, (layout.folder(FOLDER) / ref.sha256).stat().st_size)
+    return 0
 
 
 @contextmanager

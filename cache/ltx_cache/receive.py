@@ -21,6 +21,8 @@ from threading import Event, Lock
 
 from ltx_cache.blobref import BlobRef
 from ltx_cache.errors import CorruptBlob, MissingBlob, RemoteFailed, StorageFull
+from ltx_cache.layout import Layout
+from ltx_cache.partial import arrived
 from ltx_cache.remote import Remote
 from ltx_cache.store import Store
 
@@ -44,7 +46,8 @@ def fetch(
     missing = [ref for ref in dict.fromkeys(refs) if not _is_sound(store, ref)]
     if not missing:
         return 0, 0
-    check_room(store, sum(ref.size for ref in missing))
+    layout = Layout(store.root)
+    check_room(store, sum(ref.size - arrived(layout, ref) for ref in missing))
     receiver = _Receiver(store, remote, sum(ref.size for ref in missing), progress)
     receiver.run(sorted(missing, key=lambda ref: -ref.size))
     return len(missing), receiver.travelled
@@ -93,7 +96,7 @@ class _Receiver:
                 raise
 
     def _one(self, ref: BlobRef) -> None:
-        with self._store.lock(f"receive-{ref.sha256}"):
+        with self._store.lock(f"receive-{ref.sha256}", cancelled=self._stop.is_set):
             if self._store.has(ref):  # another process has received it meanwhile
                 self._tell(ref.size, 0)
             else:
@@ -104,8 +107,9 @@ class _Receiver:
             self._tell(part.offset, 0)
             if part.offset < ref.size:
                 for piece in self._remote.get(ref.sha256, part.offset):
-                    part.write(piece)
-                    self._tell(len(piece), len(piece))
+                    if piece:
+                        part.write(piece)
+                        self._tell(len(piece), len(piece))
                     # More than it has is wrong already, and may have no end.
                     if part.offset > ref.size or self._stop.is_set():
                         break

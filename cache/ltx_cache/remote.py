@@ -88,7 +88,10 @@ class Remote(Protocol):
         """Store blobs, visible after `move` at the latest; `sent` is told bytes as they are done."""
 
     def get(self, digest: str, offset: int) -> Iterator[bytes]:
-        """The bytes of a blob from an offset on; the caller compares them with the digest."""
+        """The bytes of a blob from an offset on; the caller compares them with the digest.
+
+        An empty piece says that it waits before it tries again: whoever has lost patience can leave then.
+        """
 
     def names(self) -> list[str]:
         """Names of all bundles."""

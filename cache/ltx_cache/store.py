@@ -210,12 +210,18 @@ class Store:
         """
         return self._leases.shared(create=create, on_wait=on_wait)
 
-    def lock(self, name: str, on_wait: Callable[[], None] | None = None) -> AbstractContextManager[bool]:
+    def lock(
+        self,
+        name: str,
+        on_wait: Callable[[], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> AbstractContextManager[bool]:
         """Hold a lock of the operating system during a block; see `ltx_cache.locks` for what it is worth.
 
         Args:
             name: What is locked, e.g. a kind and the digest of a key.
             on_wait: Called once if another process or thread holds it, before the wait.
+            cancelled: Asked again and again during the wait: whether to give up.
 
         Returns:
             A context whose value is False if the file system has no locks, so that another may be at the same
@@ -224,8 +230,9 @@ class Store:
         Raises (on entering the block):
             BadName: The store doesn't take the name.
             StoreNotWritable: The lock file can't be made.
+            CancelledError: The wait was given up.
         """
-        return self._locks.hold(name, on_wait)
+        return self._locks.hold(name, on_wait, cancelled)
 
     def log_path(self, name: str) -> Path:
         """Where to write the log of some work, e.g. a compilation; it is kept whatever becomes of the work.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from ltx_cache import hub as talking
 from ltx_cache.blobref import BlobRef
 from ltx_cache.errors import BadAddress, MissingBlob, RemoteFailed, ToolMissing, UnknownBundle, WrongBytes
 from ltx_cache.hub_remote import HubRemote
+from ltx_cache.receive import fetch
 from ltx_cache.remote import Publication
 from ltx_cache.store import Store
 from ltx_cache.transfer import Transfer, pull, push
@@ -237,6 +239,24 @@ def test_a_pull_that_gave_up_goes_on_later(hub: Hub, store: Store, other: Store)
     hub.faults, hub.sent = [], 0
     receive(other, HubRemote(REPO))
     assert hub.sent <= sum(map(len, BIG)) - 1000 + 300
+
+
+def test_an_error_ends_the_patience_of_others(
+    hub: Hub, store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One blob that can't be had for good ends a pull, whatever another one still waits for."""
+    send(store, HubRemote(REPO), contents=BIG)
+    monkeypatch.setattr(talking, "WAITS", (40.0,))
+    refused, pending = (BlobRef.of(data) for data in BIG[:2])
+    hub.faults = [
+        Fault("GET", f"/cdn/.*{pending.sha256}", status=503, times=99),
+        Fault("GET", f"/cdn/.*{refused.sha256}", status=403, delay=0.5),
+    ]
+    started = time.monotonic()
+    with pytest.raises(RemoteFailed, match="access was refused"):
+        fetch(other, HubRemote(REPO), [refused, pending])
+    assert hub.paths("GET", f"/cdn/.*{pending.sha256}")
+    assert time.monotonic() - started < 15  # the wait of the other one is 20 at least
 
 
 def test_wrong_bytes_are_thrown_away(hub: Hub, store: Store, other: Store) -> None:

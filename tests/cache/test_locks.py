@@ -7,6 +7,7 @@ import fcntl
 import subprocess
 import sys
 import threading
+from concurrent.futures import CancelledError
 
 import pytest
 
@@ -46,6 +47,17 @@ def test_a_killed_process_holds_no_lock(store: Store) -> None:
         assert exclusive
     assert waits == [1]
     process.communicate()
+
+
+def test_a_wait_can_be_given_up(store: Store) -> None:
+    """Who waits asks whether anybody still wants the lock; one that is free is taken without asking."""
+    process, answers = holder(store), iter([False, False, True])
+    with pytest.raises(CancelledError), store.lock("build", cancelled=lambda: next(answers)):
+        pytest.fail("another holds it")
+    process.kill()
+    process.communicate()
+    with store.lock("build", cancelled=lambda: pytest.fail("asked")) as exclusive:
+        assert exclusive
 
 
 def test_a_lock_excludes_threads_and_other_names_do_not(store: Store) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,11 +24,12 @@ from ltx_cache.errors import (
     BadName,
     MissingBlob,
     RemoteFailed,
+    StorageFull,
     StoreNotWritable,
     WrongBytes,
 )
 from ltx_cache.folder_remote import FolderRemote
-from ltx_cache.receive import Progress
+from ltx_cache.receive import Progress, fetch
 from ltx_cache.remote import Publication, Remote, encode_pointer
 from ltx_cache.store import Store
 from ltx_cache.transfer import Transfer, pull, push
@@ -199,6 +202,45 @@ def test_a_lost_connection_is_taken_up_where_it_broke(
     assert received <= pushed.size + sum(map(len, OLD)) <= received + 12
     assert len(offsets) > 3
     assert verify(other, reach).problems == ()
+
+
+def test_room_is_needed_only_for_what_has_not_arrived(
+    remote: FolderRemote, other: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier try has left takes no room a second time."""
+    ref = BlobRef.of(OLD[0])
+    remote.put([(ref, OLD[0])], lambda count: None)
+    with other.receive(ref) as part:
+        part.write(OLD[0][:5])
+    usage = shutil.disk_usage(other.root)
+    for free in (ref.size - 6, ref.size - 5):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
+        if free < ref.size - 5:
+            with pytest.raises(StorageFull, match=f"{ref.size - 5} bytes are needed, {free} are free"):
+                fetch(other, remote, [ref])
+    assert fetch(other, remote, [ref]) == (1, ref.size - 5)
+
+
+def test_an_error_ends_the_wait_for_other_processes(
+    remote: FolderRemote, other: Store, tmp_path: Path
+) -> None:
+    """A pull that has failed doesn't wait for a blob that somebody else receives, however long that takes."""
+    held, lost = BlobRef.of(OLD[0]), BlobRef.of(b"lost")
+    remote.put([(held, OLD[0])], lambda count: None)
+    caught: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            fetch(other, remote, [held, lost])
+        except MissingBlob as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=work)
+    with other.lock(f"receive-{held.sha256}"):
+        thread.start()
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+    assert [str(error) for error in caught] == [str(MissingBlob(lost.sha256, tmp_path / "remote"))]
 
 
 class Short(FolderRemote):
