@@ -29,7 +29,9 @@ from ltx_cache.remote import (
     SIGNATURE_LIMIT,
     Publication,
     Source,
+    TooLarge,
     blob_path,
+    bundle_names,
     card_text,
     decode_pointer,
     encode_pointer,
@@ -117,13 +119,14 @@ class FolderRemote:
 
     def names(self) -> list[str]:
         """Names of all bundles."""
-        return sorted(path.stem for path in (self._root / "bundles").glob("*.json"))
+        return bundle_names(path.name for path in (self._root / "bundles").glob("*.json"))
 
     def read(self, name: str) -> BlobRef | None:
         """The manifest that a pointer names; None if there is no such pointer.
 
         Raises:
             BadEntry: The pointer is damaged.
+            TooLarge: It is no pointer.
             FileNotReadable: It can't be read.
         """
         path = self._root / pointer_path(name)
@@ -142,6 +145,7 @@ class FolderRemote:
         """The signature of a manifest by a key; None if there is none.
 
         Raises:
+            TooLarge: It is no signature.
             FileNotReadable: It can't be read.
         """
         return _content(self._root / signature_path(manifest, key), SIGNATURE_LIMIT)
@@ -151,19 +155,19 @@ class FolderRemote:
 
         Raises:
             MissingBlob: The manifest isn't there.
+            RemoteFailed: Nothing can be added to the README that is there; nothing was moved.
             StoreNotWritable: The folder can't be written.
         """
         manifest = publication.manifest
         if not self.sizes([manifest.sha256]):
             raise MissingBlob(manifest.sha256, self._root)
+        earlier = card_text(self, _content(self._root / CARD, CARD_LIMIT)) if publication.card else None
         self._settle(self._root / "blobs")
         for key, signature in publication.signatures.items():
             self._write(signature_path(manifest.sha256, key), signature)
         self._write(pointer_path(publication.name), encode_pointer(manifest))
         if publication.card is not None:
-            earlier = card_text(self, _content(self._root / CARD, CARD_LIMIT))
-            text = publication.card(earlier, manifests(self))
-            self._write(CARD, text.encode())
+            self._write(CARD, publication.card(earlier, manifests(self)).encode())
 
     def _settle(self, folder: Path) -> None:
         """Flush names that a pointer is about to lead to: who wrote them may have been killed before that."""
@@ -178,13 +182,21 @@ class FolderRemote:
 
 
 def _content(path: Path, limit: int) -> bytes | None:
-    """What a file holds, up to a limit; None if there is none."""
+    """What a file holds; None if there is none.
+
+    Raises:
+        TooLarge: That is more than a limit.
+        FileNotReadable: It can't be read.
+    """
     with reading(path):
         try:
             with path.open("rb") as file:
-                return file.read(limit)
+                data = file.read(limit + 1)
         except FileNotFoundError:
             return None
+    if len(data) > limit:
+        raise TooLarge(str(path), limit)
+    return data
 
 
 @contextmanager

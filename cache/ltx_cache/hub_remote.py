@@ -15,7 +15,7 @@ from ltx_cache.blobref import BlobRef
 from ltx_cache.errors import BadName, MissingBlob, RemoteFailed
 from ltx_cache.hub import Absent, patiently
 from ltx_cache.hub_repo import HubRepo
-from ltx_cache.names import checked_digest, checked_name
+from ltx_cache.names import checked_digest
 from ltx_cache.remote import (
     CARD,
     CARD_LIMIT,
@@ -24,6 +24,7 @@ from ltx_cache.remote import (
     Publication,
     Source,
     blob_path,
+    bundle_names,
     card_text,
     decode_pointer,
     encode_pointer,
@@ -108,9 +109,7 @@ class HubRemote:
 
     def names(self) -> list[str]:
         """Names of all bundles."""
-        files = self._repo.listed("bundles")
-        names = (file.removesuffix(".json") for file in files if file.endswith(".json"))
-        return sorted(name for name in names if _is_name(name))
+        return bundle_names(self._repo.listed("bundles"))
 
     def read(self, name: str) -> BlobRef | None:
         """The manifest that a pointer names; None if there is no such pointer.
@@ -176,13 +175,6 @@ class HubRemote:
             )
         self._uploaded = [file for digest, file in uploaded.items() if digest not in found]
         self._relied_on = found
-
-
-def _is_name(text: str) -> bool:
-    """Whether a bundle can have this name; other files in a repository are nobody's business."""
-    with suppress(BadName):
-        return checked_name("bundle name", text) == text
-    return False
 
 
 def _is_digest(text: str) -> bool:

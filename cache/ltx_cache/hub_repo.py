@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from threading import Lock
 from typing import Any
 
-from ltx_cache.errors import BadAddress, RemoteFailed, UnknownBundle
+from ltx_cache.errors import BadAddress, UnknownBundle
 from ltx_cache.hub import Absent, library, patiently, resuming, streamed
-from ltx_cache.remote import Source
+from ltx_cache.remote import Source, TooLarge
 
 BRANCH = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -89,7 +89,7 @@ class HubRepo:
         """The bytes of a file; None if there is none.
 
         Raises:
-            RemoteFailed: It has more than `limit`.
+            TooLarge: It has more than `limit`.
             LtxError: The Hub can't be reached or refuses.
         """
         data = bytearray()
@@ -97,7 +97,7 @@ class HubRepo:
             for piece in self.content(path, 0):
                 data += piece
                 if len(data) > limit:
-                    raise RemoteFailed(f"{self.url}: {path} has more than {limit} bytes")
+                    raise TooLarge(f"{self.url}: {path}", limit)
         except Absent:
             return None
         return bytes(data)

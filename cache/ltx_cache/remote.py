@@ -12,13 +12,14 @@ file by file. A pointer moves in one step, after all that it leads to is there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from ltx_cache import records
 from ltx_cache.blobref import BlobRef
-from ltx_cache.errors import BadEntry, BadName, RemoteFailed
+from ltx_cache.errors import BadEntry, BadName, MissingBlob, RemoteFailed
 from ltx_cache.names import checked_digest, checked_name
 
 CARD = "README.md"
@@ -32,6 +33,13 @@ Source = Path | bytes
 """Where the bytes of a blob are: a file, or here."""
 Card = Callable[[str | None, Mapping[str, bytes]], str]
 """Makes a remote's README from the one that is there, if any, and the manifests of its bundles by name."""
+
+
+class TooLarge(RemoteFailed):
+    """A file at a remote that is read into memory is larger than any of its kind."""
+
+    def __init__(self, where: str, limit: int, /) -> None:
+        super().__init__(f"{where} has more than {limit} bytes", hint="shorten or remove it there")
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,18 @@ def blob_path(digest: str) -> str:
     return f"blobs/{checked_digest(digest)}"
 
 
+def bundle_names(files: Iterable[str]) -> list[str]:
+    """Names of the bundles that have a pointer among files; other files there are nobody's business."""
+    names = (file.removesuffix(".json") for file in files if file.endswith(".json"))
+    return sorted(name for name in names if _is_name(name))
+
+
+def _is_name(text: str) -> bool:
+    with suppress(BadName):
+        return checked_name("bundle name", text) == text
+    return False
+
+
 def pointer_path(name: str) -> str:
     """Where a pointer is in a remote."""
     return f"bundles/{checked_name('bundle name', name)}.json"
@@ -151,9 +171,14 @@ def decode_pointer(where: str, data: bytes) -> BlobRef:
 
 def manifests(remote: Remote) -> dict[str, bytes]:
     """The manifests of all bundles by name, unverified; those that can't be had are left out."""
-    pointers = {name: remote.read(name) for name in remote.names()}
-    found = {name: read_small(remote, ref.sha256, MANIFEST_LIMIT) for name, ref in pointers.items() if ref}
-    return {name: data for name, data in found.items() if data is not None}
+    found = {}
+    for name in remote.names():
+        with suppress(BadEntry, MissingBlob, TooLarge):
+            pointer = remote.read(name)
+            data = None if pointer is None else read_small(remote, pointer.sha256, MANIFEST_LIMIT)
+            if data is not None:
+                found[name] = data
+    return found
 
 
 def card_text(remote: Remote, data: bytes | None) -> str | None:

@@ -18,7 +18,7 @@ import hubserver
 import pytest
 from collecting import reach
 from hubserver import Fault, Hub
-from transferring import NAME, NEW, OLD, publish
+from transferring import DAMAGED, NAME, NEW, OLD, publish
 
 from ltx_cache import hub as talking
 from ltx_cache.blobref import BlobRef
@@ -332,6 +332,15 @@ def test_files_of_others_are_left_alone(hub: Hub, store: Store) -> None:
     remote = HubRemote(REPO)
     assert remote.names() == []
     assert remote.sizes(["1" * 64]) == {}
+
+
+def test_what_others_have_damaged_stops_no_push(hub: Hub, store: Store) -> None:
+    """Pointers that lead nowhere are left out of the README, and their owners can push them anew."""
+    hub.seed(REPO, {f"bundles/{name}": data for name, data in DAMAGED.items()})
+    for name in (NAME, "torn"):
+        send(store, HubRemote(REPO), name)
+    assert HubRemote(REPO).names() == [NAME, "giant", "lost", "torn"]
+    assert (hub.repos[REPO].files("main") or {})["README.md"].decode().split() == [NAME, "torn"]
 
 
 def test_one_remote_reads_one_commit(hub: Hub, store: Store) -> None:

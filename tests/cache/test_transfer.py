@@ -30,7 +30,7 @@ from ltx_cache.errors import (
 )
 from ltx_cache.folder_remote import FolderRemote
 from ltx_cache.receive import Progress, fetch
-from ltx_cache.remote import Publication, Remote, encode_pointer
+from ltx_cache.remote import CARD_LIMIT, Publication, Remote, TooLarge, encode_pointer
 from ltx_cache.store import Store
 from ltx_cache.transfer import Transfer, pull, push
 from ltx_cache.verify import verify
@@ -152,6 +152,36 @@ def test_a_damaged_pointer_is_refused(
     (tmp_path / "remote" / "bundles" / f"{NAME}.json").write_text("{}")
     with pytest.raises(BadEntry):
         receive(other, remote)
+
+
+def test_what_others_have_damaged_stops_no_push(store: Store, remote: FolderRemote, tmp_path: Path) -> None:
+    """Pointers that lead nowhere are left out of the README; files of other names are no bundles."""
+    folder = tmp_path / "remote" / "bundles"
+    folder.mkdir(parents=True)
+    for name, data in transferring.DAMAGED.items():
+        (folder / name).write_bytes(data)
+    publish(store, OLD)
+    data = store.open(store.ref(NAME)).read_bytes()
+    push(store, remote, Publication(NAME, data, card=transferring.card), reach)
+    assert (tmp_path / "remote" / "README.md").read_text() == NAME
+    assert remote.names() == [NAME, "giant", "lost", "torn"]
+
+
+def test_a_readme_is_never_cut(store: Store, remote: FolderRemote, tmp_path: Path) -> None:
+    """One that is too long to add to is refused before anything is moved, and stays as it is."""
+    readme = tmp_path / "remote" / "README.md"
+    readme.parent.mkdir()
+    publish(store, OLD)
+    data = store.open(store.ref(NAME)).read_bytes()
+    publication = Publication(NAME, data, card=lambda earlier, _: f"{earlier}x")
+    readme.write_text("y" * CARD_LIMIT)
+    push(store, remote, publication, reach)
+    assert readme.stat().st_size == CARD_LIMIT + 1
+    (readme.parent / "bundles" / f"{NAME}.json").unlink()
+    with pytest.raises(TooLarge, match=rf"README\.md has more than {CARD_LIMIT} bytes"):
+        push(store, remote, publication, reach)
+    assert readme.stat().st_size == CARD_LIMIT + 1
+    assert remote.names() == []
 
 
 def test_a_giant_manifest_is_refused(remote: FolderRemote, other: Store, tmp_path: Path) -> None:

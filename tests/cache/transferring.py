@@ -18,16 +18,25 @@ from pathlib import Path
 from collecting import reach
 from crashing import CALLS, killing
 
+from ltx_cache.blobref import BlobRef
 from ltx_cache.canonical import canonical
 from ltx_cache.folder_remote import FolderRemote
 from ltx_cache.hub import library
 from ltx_cache.hub_remote import HubRemote
-from ltx_cache.remote import Publication
+from ltx_cache.remote import POINTER_LIMIT, Publication, encode_pointer
 from ltx_cache.store import Store
 from ltx_cache.transfer import pull, push
 
 OLD, NEW = (b"shared weights", b"old program"), (b"shared weights", b"new program")
 NAME = "bundle"
+DAMAGED = {
+    "torn.json": b"{}",
+    "lost.json": encode_pointer(BlobRef("0" * 64, 9)),
+    "giant.json": b" " * (POINTER_LIMIT + 1),
+    "._tiny.json": b"what macOS leaves on disks",
+    "UPPER.json": b"",
+}
+"""Files in the folder of pointers that lead nowhere."""
 
 
 def remote(root: Path, endpoint: str | None = os.environ.get("HF_ENDPOINT")) -> FolderRemote | HubRemote:
