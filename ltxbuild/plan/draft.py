@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -50,10 +51,17 @@ class Draft:
     draws: int = 0
 
     def need(self, kind: str, weights: str | None, geometry: Mapping[str, Size], suffix: str) -> str:
-        """The name of a program, which the recipe has from now on."""
+        """The name of a program, which the recipe has from now on.
+
+        Programs that the suffix doesn't tell apart are numbered.
+        """
         name = f"{kind}.{suffix}" if suffix else kind
-        self.programs[name] = ProgramSpec(name, kind, weights, tuple(geometry.items()))
-        return name
+        spec = ProgramSpec(name, kind, weights, tuple(geometry.items()))
+        for number in itertools.count(2):
+            if self.programs.setdefault(spec.id, spec) == spec:
+                break
+            spec = replace(spec, id=f"{name}-{number}")
+        return spec.id
 
     def run(self, program: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
         """Execute a program."""

@@ -13,6 +13,7 @@ from ltxbuild.plan.arguments import tensor_bytes
 from ltxbuild.plan.chips import device_memory
 from ltxbuild.plan.planner import BuildPlan, PlannedProgram
 from ltxbuild.precision import ITEMSIZE
+from ltxbuild.targets import target
 
 Verdict = Literal["fits", "fits alone", "too large"]
 
@@ -25,7 +26,7 @@ class Footprint:
         weights: Of the arguments, those that are there before it runs.
         arguments: Weights and tensors.
         temp: Scratch memory and results.
-        code: The executable; 0 in an estimate, which can't know it.
+        code: The executable; 0 while it isn't built.
         estimated: Whether this is an estimate, or the compiler's own account.
     """
 
@@ -71,15 +72,16 @@ class Fit:
 
 
 def footprint(item: PlannedProgram, plan: BuildPlan) -> Footprint:
-    """What a program takes, as the compiler says, or estimated while it isn't built."""
+    """What a program takes, as the compiler says; estimated while it isn't built, or where it doesn't say."""
     weights = plan.weights[item.spec.weights].bytes_per_device if item.spec.weights else 0
-    if item.record:
-        known = item.record.memory
+    known = item.record.memory if item.record else None
+    # A compiler that is a program of its own doesn't tell the memory that its code needs beside tensors.
+    if known and target(item.placement.platform).assembler is None:
         return Footprint(weights, known.arguments, known.temp + known.outputs, known.code, estimated=False)
     precision = ITEMSIZE[plan.recipe.precision]
     temp = temporary(item.spec, plan.config, item.placement, item.forms, precision, weights)
     tensors = tensor_bytes(item.spec, plan.config, precision, item.placement.parts("heads"))
-    return Footprint(weights, weights + tensors, temp, 0, estimated=True)
+    return Footprint(weights, weights + tensors, temp, known.code if known else 0, estimated=True)
 
 
 def fits(plan: BuildPlan) -> dict[str, Fit]:

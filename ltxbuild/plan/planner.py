@@ -111,8 +111,7 @@ def plan_build(
     planner = _Planner(recipe, config, store, Tables(config, store), files, loras)
     drawn = blueprint(recipe, config)
     programs = {name: planner.program(spec) for name, spec in drawn.programs.items()}
-    readers = {item.spec.weights: item for item in programs.values()}
-    weights = {name: planner.weights(name, reader) for name, reader in readers.items() if name}
+    weights = {name: planner.weights(name, item) for name, item in planner.readers(programs).items()}
     return BuildPlan(recipe, config, planner.tables, drawn, programs, weights, loras)
 
 
@@ -134,6 +133,31 @@ class _Planner:
         forms = choose(spec, self.recipe, self.config, placement)
         key = program_key(spec, self.recipe, self.config, digest, placement, forms)
         return PlannedProgram(spec, placement, forms, key, look_up(self.store, key, Program))
+
+    def readers(self, programs: Mapping[str, PlannedProgram]) -> dict[str, PlannedProgram]:
+        """A program of each weight set, which is stored as that one takes it.
+
+        Raises:
+            RecipeError: Another one takes it in another form.
+        """
+        found: dict[str, PlannedProgram] = {}
+        for item in programs.values():
+            if item.spec.weights is None:
+                continue
+            first = found.setdefault(item.spec.weights, item)
+            if self._form(first) != self._form(item):
+                takes = (f"{each.spec.id} on {each.placement.devices} devices" for each in (first, item))
+                raise RecipeError(
+                    f"recipe {self.recipe.name}: {' and '.join(takes)} read the weights {item.spec.weights} "
+                    "in different forms",
+                    hint="give both the same platform under `programs:`",
+                )
+        return found
+
+    def _form(self, reader: PlannedProgram) -> tuple[object, ...]:
+        """How a program takes its weights."""
+        table = self.tables[component_of(reader.spec.weights or "")]
+        return reader.placement.mesh, reader.placement.weight_rules(table), reader.forms.aliasing
 
     def weights(self, name: str, reader: PlannedProgram) -> PlannedWeights:
         component, precision, placement = component_of(name), self.recipe.precision, reader.placement

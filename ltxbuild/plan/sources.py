@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -58,7 +57,7 @@ def reached_modules(*modules: str) -> tuple[str, ...]:
 @contextmanager
 def remembered(store: Store) -> Iterator[None]:
     """Take what an earlier process has read off the same files, and keep what is read during the block."""
-    key = Key("sources", (Factor("python", list(sys.version_info[:2])), Factor("form", 1)))
+    key = Key("sources", (Factor("form", 2),))
     found = store.lookup(key)
     known = set[str]()
     if isinstance(found, Hit):
@@ -99,7 +98,17 @@ def _read(data: bytes) -> tuple[str, tuple[str, ...]]:
         elif isinstance(node, ast.Import):
             imports += [alias.name for alias in node.names]
     inside = tuple(sorted({name for name in imports if name.startswith(f"{PACKAGE}.")}))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), inside
+    return hashlib.sha256(repr(_normal(tree)).encode()).hexdigest(), inside
+
+
+def _normal(node: object) -> object:
+    """A syntax tree as tuples, without what is empty: Python's versions differ in that, and in `ast.dump`."""
+    if isinstance(node, ast.AST):
+        fields = ((name, _normal(value)) for name, value in ast.iter_fields(node))
+        return type(node).__name__, *((name, value) for name, value in fields if value not in (None, ()))
+    if isinstance(node, list):
+        return tuple(map(_normal, node))
+    return node if isinstance(node, str | int | None) else repr(node)
 
 
 def _path(module: str) -> Path:

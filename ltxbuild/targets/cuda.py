@@ -83,7 +83,7 @@ class Cuda:
         Raises:
             RecipeError: It is missing or unknown, or the recipe's mesh has another number of devices.
         """
-        return {"platform": "cuda", "topology": known(section, TOPOLOGIES)}
+        return {"platform": "cuda", "topology": known(section, "cuda", TOPOLOGIES)}
 
     def tools(self, section: TargetSection) -> dict[str, str]:
         """None."""

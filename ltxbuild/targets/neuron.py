@@ -45,7 +45,7 @@ class Neuron:
         Raises:
             RecipeError: It is missing or unknown, or the recipe doesn't take all its devices.
         """
-        topology = known(section, TOPOLOGIES)
+        topology = known(section, "neuron", TOPOLOGIES)
         if section.devices == 1:
             raise RecipeError(
                 "platform neuron splits programs over the cores of a chip; the recipe takes one",

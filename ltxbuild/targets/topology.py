@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from ltxbuild.targets.section import TargetSection
 
 
-def known(section: TargetSection, topologies: Mapping[str, int]) -> str:
+def known(section: TargetSection, platform: str, topologies: Mapping[str, int]) -> str:
     """The section's topology.
 
     Args:
         section: Of a recipe.
+        platform: The target, which a program's may override.
         topologies: Devices of each topology of its platform.
 
     Raises:
@@ -28,7 +29,7 @@ def known(section: TargetSection, topologies: Mapping[str, int]) -> str:
         what = "is missing" if name is None else f"is {name}, which is not known"
         listed = ", ".join(f"{topology} ({count})" for topology, count in topologies.items())
         raise RecipeError(
-            f"target.topology {what}; {section.platform} has (devices in brackets): {listed}",
+            f"target.topology {what}; {platform} has (devices in brackets): {listed}",
             hint=f"for the {devices} devices of this recipe choose {' or '.join(fitting)}"
             if fitting
             else None,

@@ -76,7 +76,7 @@ class Tpu:
         Raises:
             RecipeError: It is missing or unknown, or the recipe's mesh has another number of devices.
         """
-        return {"platform": "tpu", "topology": known(section, TOPOLOGIES)}
+        return {"platform": "tpu", "topology": known(section, "tpu", TOPOLOGIES)}
 
     def tools(self, section: TargetSection) -> dict[str, str]:
         """None."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -28,7 +29,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
     def run(*arguments: str) -> Done:
         with pytest.raises(SystemExit) as caught:
-            guarded(lambda: cli(list(arguments), standalone_mode=True))
+            guarded(partial(cli, list(arguments)))
         said = capsys.readouterr()
         assert isinstance(caught.value.code, int)
         return Done(caught.value.code, said.out, said.err)

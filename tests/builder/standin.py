@@ -79,4 +79,4 @@ def compile_tiny(checkpoint: Path, height: int = 128) -> None:
 
 if __name__ == "__main__":
     install()
-    guarded(lambda: compile_tiny(Path(sys.argv[1])))
+    guarded(lambda **_: compile_tiny(Path(sys.argv[1])))

@@ -105,6 +105,29 @@ def test_errors_are_one_message_and_an_exit_code(
     assert done.stdout == ""
 
 
+def test_interrupt_exits_with_130(tmp_path: Path) -> None:
+    """Ctrl-C in any command, as from `ltx-run`."""
+    code = (
+        "from ltxbuild.cli import bundles, main\n"
+        "def stop(*_): raise KeyboardInterrupt\n"
+        "bundles.Store = stop\n"
+        "main.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "list"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "\nerror: interrupted\n"
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    """`ltxbuild recipe-schema | head -0` says nothing."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", "from ltxbuild.cli.main import main; main()", "recipe-schema"]
+    with os.fdopen(writer, "wb") as output:
+        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
     """A recipe with a compiler flag that doesn't exist."""

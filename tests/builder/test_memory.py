@@ -8,10 +8,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from commands import Command
 
-from ltx_cache.store import Store
+from ltx_cache.store import Hit, Store
+from ltx_run.bundle import Blob, Fingerprint, Memory, Program
 from ltxbuild.plan.activations import temporary
 from ltxbuild.plan.arguments import tensor_bytes
 from ltxbuild.plan.chips import DEVICE_MEMORY, device_memory
@@ -63,6 +65,35 @@ def test_every_kind_of_program_has_an_estimate() -> None:
     from ltxbuild.plan.activations import _FORMULAS
 
     assert _FORMULAS.keys() == MODULES.keys()
+
+
+def test_what_a_compiler_does_not_tell_stays_an_estimate(store: Store, v6e: BuildPlan) -> None:
+    """Trainium's compiler gives code and tensors, so scratch memory is estimated before and after."""
+    trn2 = planned(store, load(ROOT / "recipes/trn2_halfres.yaml"))
+    for made, told in ((trn2, False), (v6e, True)):
+        item = next(item for item in made.programs.values() if item.spec.weights == "transformer")
+        memory = Memory(arguments=1, outputs=2, temp=0, code=3)
+        built = replace(item, found=Hit(msgspec.to_builtins(program(memory)), ()))
+        before, after = footprint(item, made), footprint(built, made)
+        assert (after.code, after.estimated) == (3, not told)
+        assert after.temp == (2 if told else before.temp)
+
+
+def program(memory: Memory) -> Program:
+    """The record of a program that takes so much."""
+    blob = Blob(sha256="0" * 64, size=1)
+    fingerprint = Fingerprint(platform="cpu", runtime="", features=(), devices=1)
+    return Program(
+        executable=blob,
+        fingerprint=fingerprint,
+        mesh=(),
+        weights=None,
+        inputs=(),
+        outputs=(),
+        memory=memory,
+        flops=0.0,
+        key="0" * 64,
+    )
 
 
 def test_what_splitting_and_forms_save(v6e: BuildPlan) -> None:

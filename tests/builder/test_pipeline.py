@@ -130,6 +130,31 @@ def test_second_stage_is_unguided_on_distilled_weights() -> None:
     assert not {"guidance.video", "context.negative.video"} & set(runs["denoise_from"].inputs)
 
 
+def test_programs_that_a_name_does_not_tell_apart_are_numbered() -> None:
+    """One size is the second stage of a variant and the first of another: same shapes, other weights."""
+    neutral = {"cfg": 1, "stg": 0, "modality": 1}
+    made = drawn(
+        pipeline="guided_two_stage",
+        loop="stepwise",
+        guidance={"video": neutral, "audio": neutral},
+        variants={"small": SIZE, "large": {**SIZE, "height": 128, "width": 128}},
+    )
+    weights = [
+        [made.programs[loop.program].weights for loop in found(variant.plan, steps.Loop)]
+        for variant in made.variants
+    ]
+    assert weights == [["transformer", DISTILLED]] * 2
+    twins = [name for name in made.programs if name.endswith("-2")]
+    assert len(twins) == 1
+    assert twins[0].startswith("denoise_step.2x2x2")
+
+
+def test_a_video_shorter_than_an_audio_latent_is_refused() -> None:
+    """One frame of sixty in a second has no sound."""
+    with pytest.raises(RecipeError, match=r"last 0.017 s, shorter than half an audio latent \(0.020 s\)"):
+        plan(variants={"default": {**SIZE, "frames": 1, "fps": 60}})
+
+
 def test_prompts_are_one_batch() -> None:
     """The negative prompt is the second row of every text program, with the recipe's text as its default."""
     made = drawn(guidance={"stg_blocks": [1], "negative_prompt": "fog"})

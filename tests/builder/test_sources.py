@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,23 @@ def test_a_compiler_reaches_no_recipe(each: Target) -> None:
     reached = reached_modules(each.backend, *([each.assembler] if each.assembler else []))
     assert "ltxbuild.compiler.lower" in reached
     assert not [name for name in reached if name.startswith(AWAY)]
+
+
+def test_empty_fields_of_other_pythons_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newer versions have further fields, which are empty where sources don't use them."""
+    data = b"def f(x: int = 1) -> str:\n    return 'x'\n"
+    expected, parse = sources._read(data), ast.parse
+
+    def newer(text: bytes) -> ast.Module:
+        tree = parse(text)
+        for node in ast.walk(tree):
+            node._fields = (*node._fields, "type_params", "kind_of")
+            vars(node).update(type_params=[], kind_of=None)
+        return tree
+
+    monkeypatch.setattr(ast, "parse", newer)
+    assert sources._read(data) == expected
+    assert sources._read(data.replace(b"1", b"True")) != expected
 
 
 def test_what_was_read_is_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

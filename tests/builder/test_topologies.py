@@ -59,6 +59,21 @@ def test_topologies_that_do_not_fit_are_refused(
     assert hint in (caught.value.hint or "")
 
 
+def test_weights_that_two_programs_take_in_different_forms_are_refused(tmp_path: Path) -> None:
+    """One stage in four parts and the other whole, of the same weights."""
+    recipe = Recipe.model_validate({**BASE, "programs": {"denoise": {"platform": "cpu"}}})
+    with pytest.raises(RecipeError, match="on 4 devices read the weights transformer in different forms"):
+        plan_build(recipe, shipped_config("ltx-2.3-tiny"), Store(tmp_path), None)
+
+
+def test_the_topologies_that_are_listed_are_those_of_the_program(tmp_path: Path) -> None:
+    """A program may run on another platform than the recipe."""
+    fields = {"target": {"platform": "cpu"}, "programs": {"denoise": {"platform": "cuda"}}}
+    recipe = Recipe.model_validate({**BASE, **fields})
+    with pytest.raises(RecipeError, match="topology is missing; cuda has"):
+        plan_build(recipe, shipped_config("ltx-2.3-tiny"), Store(tmp_path), None)
+
+
 def test_one_device_of_many_is_enough(tmp_path: Path) -> None:
     """A recipe that splits nothing runs on one device of any topology."""
     plan = planned(tmp_path, topology="v6e:2x4", tensor_parallel=1, profile="single")
