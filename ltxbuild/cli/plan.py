@@ -172,7 +172,7 @@ def _state(found: Hit | Miss | None) -> str:
 def _say_whether_it_fits(found: Mapping[str, Fit]) -> None:
     """One sentence on all programs, on standard error."""
     if any(fit.footprint.estimated for fit in found.values()):
-        say("~ is an estimate; figures of the compiler, if it gives any, take its place once a program is built")
+        say("~ is an estimate; the compiler's figures, if it has any, take its place once a program is built")
     verdicts = {name: fit.verdict for name, fit in found.items() if fit.verdict}
     if large := [name for name, verdict in verdicts.items() if verdict == "too large"]:
         say(f"too large for the memory of its devices: {', '.join(large)}")
