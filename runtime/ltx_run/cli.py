@@ -194,12 +194,19 @@ def cli(
         negative_prompt=negative_prompt,
         scales=scales.parse(guidance),
     )
+    earlier = _file(request.output)
     try:
         requests = launch.read(prompts, output, request) if prompts else [request]
         report = launch.run(bundle, requests, options)
         launch.tell(report, quiet=options.quiet, verbose=verbose, as_json=as_json)
     except KeyboardInterrupt:
-        say(f"interrupted: {'what was not complete' if prompts else output} was not written")
+        if prompts:
+            left = "what was not complete was not written"
+        elif _file(request.output) in (None, earlier):
+            left = f"{output} was not written"
+        else:
+            left = f"{output} is complete, what was to come after it is not"
+        say(f"interrupted: {left}")
         sys.stderr.flush()
         # A program may still be executing, and leaving in order would wait for its end.
         os._exit(INTERRUPTED)
@@ -209,6 +216,15 @@ def cli(
         if verbose:
             traceback.print_exc()
         raise
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """What tells a file from one that takes its place; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _check_usage(prompts: Path | None, output: str | None, of_one: Mapping[str, object]) -> None:

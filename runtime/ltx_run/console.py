@@ -23,22 +23,25 @@ DEBUG_VARIABLE = "LTX_DEBUG"
 INTERRUPTED = 130
 
 
-def guarded(command: Callable[[], object]) -> None:
+def guarded(command: Callable[..., object]) -> None:
     """Run a click command as a program: errors become a message, one hint and an exit code.
 
     Set LTX_DEBUG=1 to see the traceback of an error.
+
+    Args:
+        command: The command, or a partial of it that has the arguments.
     """
     try:
-        command()
+        code = _code_of(command)
     except LtxError as error:
         complain(error.message, error.hint)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
         code = error.exit_code
     except KeyboardInterrupt:
         complain("interrupted", None)
         code = INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     except OSError as error:
         complain(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), None)
         code = 1
@@ -48,9 +51,21 @@ def guarded(command: Callable[[], object]) -> None:
             f"please report it with the output of {DEBUG_VARIABLE}=1",
         )
         code = 1
-    else:
-        code = 0
     sys.exit(code)
+
+
+def _code_of(command: Callable[..., object]) -> int:
+    """The exit code of a click command that ends in order; what it is interrupted by comes through.
+
+    Left to itself, click ends the process, after an interrupt with code 1. It also does so, silently, if
+    nobody reads the output any more, and that is right.
+    """
+    try:
+        result = command(standalone_mode=False)
+    except click.Abort as error:
+        # Click makes one of an interrupt and of an EOFError, which is none; and raises its own at a question.
+        raise error.__cause__ or KeyboardInterrupt from None
+    return result if isinstance(result, int) else 0
 
 
 def complain(message: str, advice: str | None) -> None:

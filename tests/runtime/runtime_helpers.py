@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ class Inside:
     def __call__(self, *arguments: object) -> tuple[int, str, str]:
         """Exit code, standard output, standard error."""
         with pytest.raises(SystemExit) as caught:
-            guarded(lambda: cli([str(a) for a in arguments], prog_name="ltx-run"))
+            guarded(partial(cli, [str(a) for a in arguments], prog_name="ltx-run"))
         code = caught.value.code
         assert isinstance(code, int)
         return code, *self._capsys.readouterr()

@@ -26,8 +26,8 @@ RUN = """
 import sys
 from ltx_run.cli import cli
 from ltx_run.console import guarded
-def run():
-    cli(sys.argv[1:], standalone_mode=False)
+def run(**mode):
+    cli(sys.argv[1:], **mode)
     assert "jax" not in sys.modules
 """
 WHOLE = f"{RUN}\nguarded(run)"

@@ -16,6 +16,7 @@ from click.shell_completion import ShellComplete
 from runtime_helpers import PROMPT, Inside
 
 from ltx_cache.store import Store
+from ltx_run import __version__
 from ltx_run.bundle import Bundle, decode
 from ltx_run.cli import cli
 from ltx_run.interpreter import Interpreter
@@ -179,6 +180,52 @@ def test_interrupt_exits_with_130(bundles: dict[int, Path], tmp_path: Path) -> N
     assert done.returncode == 130
     assert done.stderr == f"interrupted: {tmp_path / 'out.mp4'} was not written\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupt_after_the_video_says_that_it_is_there(bundles: dict[int, Path], tmp_path: Path) -> None:
+    """Ctrl-C while tensors are saved: the new video is in place, and the talk doesn't deny it."""
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"an older video")
+    before = "from ltx_run import run\ndef stop(*_):\n    raise KeyboardInterrupt\nrun.Runner.save = stop"
+    done = ltx_run(bundles[1], "-p", PROMPT, "-o", out, "-q", before=before)
+    assert done.returncode == 130
+    assert done.stderr == f"interrupted: {out} is complete, what was to come after it is not\n"
+    assert out.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        ("KeyboardInterrupt", 130, "\nerror: interrupted\n"),
+        ("EOFError('it ended')", 1, "internal error: EOFError: it ended"),
+        ("BrokenPipeError(32, 'Broken pipe')", 1, ""),
+    ],
+)
+def test_what_click_catches_keeps_its_exit_code(
+    bundles: dict[int, Path], tmp_path: Path, error: str, code: int, words: str
+) -> None:
+    """An interrupt before the run is one too; an end of file that nobody expected is a bug."""
+    before = f"from ltx_run import conditioning\ndef parse(_): raise {error}\nconditioning.parse = parse"
+    options = ("-p", PROMPT, "-o", tmp_path / "out.mp4", "--image", "x.png")
+    done = ltx_run(bundles[1], *options, before=before)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Aborted" not in done.stderr
+
+
+def test_what_ends_early_keeps_its_exit_code() -> None:
+    """Version and help are success, a wrong option shows how the command is used."""
+    done = ltx_run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"ltx-run, version {__version__}\n", "")
+    assert ltx_run("-h").returncode == 0
+    done = ltx_run("toy", "--colour", "red")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: ltx-run [OPTIONS] BUNDLE\n")
+    assert "\nError: No such option" in done.stderr
+    done = ltx_run(before="import os; os.environ['_LTX_RUN_COMPLETE'] = 'bash_source'")
+    assert done.returncode == 0
+    assert "_LTX_RUN_COMPLETE=bash_complete" in done.stdout
 
 
 @pytest.mark.parametrize("verbose", [False, True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -45,7 +46,7 @@ def slots(toy_bundle: Path, edit: Callable[..., Path]) -> Path:
 def ltx_run(*arguments: object) -> int:
     """Exit code of the command."""
     with pytest.raises(SystemExit) as caught:
-        guarded(lambda: cli([str(a) for a in arguments], prog_name="ltx-run"))
+        guarded(partial(cli, [str(a) for a in arguments], prog_name="ltx-run"))
     assert isinstance(caught.value.code, int)
     return caught.value.code
 
