@@ -3,6 +3,7 @@
     LtxError                   every error that this project raises on purpose
     ├── StoreNotWritable       the store's folder can't be written: fix its permissions, or move the store
     │   └── StorageFull        no space left there: free some, or move the store
+    ├── NoHome                 no folder can be told from this user's home: name one
     ├── FileNotReadable        a file can't be read: fix its path or permissions, or check the disk
     ├── StoreInUse             others use the store: wait for them, or come back later
     ├── UnsupportedLayout      another version wrote the store: upgrade, or use another store
@@ -82,6 +83,18 @@ class StorageFull(StoreNotWritable):
     """The disk or the quota of the store is used up; what was there before is untouched."""
 
     advice = f"free some space there, {MOVE_STORE}"
+
+
+class NoHome(LtxError):
+    """A folder in a user's home is needed, and nobody knows where that home is."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, variable: str, /) -> None:
+        super().__init__(
+            f"{path} leads nowhere: that user's home folder is not known",
+            hint=f"set {variable} to an absolute path",
+        )
 
 
 class FileNotReadable(LtxError):

@@ -90,16 +90,21 @@ def trust(named: Iterable[str], *, allow_unsigned: bool = False) -> Trust:
     Raises:
         BadKey: One is no public key.
         FileNotReadable: A file can't be read.
+        NoHome: The user's settings can't be found.
     """
     path = trusted_keys()
     keys = _read(path) if path.exists() else []
     for text in named:
-        keys += [PublicKey.parse(text)] if text.startswith(tuple(KINDS)) else _read(Path(text))
+        keys += [PublicKey.parse(text)] if text.strip().partition(" ")[0] in KINDS else _read(Path(text))
     return Trust(tuple(dict.fromkeys(keys)), allow_unsigned)
 
 
 def trusted_keys() -> Path:
-    """The file of trusted keys; it need not exist."""
+    """The file of trusted keys; it need not exist.
+
+    Raises:
+        NoHome: The user has no home folder.
+    """
     return config_home() / "trusted-keys"
 
 

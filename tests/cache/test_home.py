@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pwd
 import sys
 from pathlib import Path
 
 import pytest
 
-from ltx_cache.home import home
+from ltx_cache.errors import NoHome
+from ltx_cache.home import config_home, home
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +49,27 @@ def test_ltx_home_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert home() == Path(expected)
     monkeypatch.setenv("LTX_HOME", "")
     assert home() == Path("/var/cache/u/ltxbuild")
+
+
+def test_the_home_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who is in no list, as in a container, or a typo: it is said which variable leads out."""
+
+    def unknown(_: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(pwd, "getpwnam", unknown)
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    with pytest.raises(NoHome, match=r"~/\.cache leads nowhere(.|\n)*set LTX_HOME to an absolute path"):
+        home()
+    with pytest.raises(NoHome, match=r"~/\.config leads nowhere(.|\n)*set XDG_CONFIG_HOME"):
+        config_home()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(NoHome, match="~/Library/Caches leads nowhere"):
+        home()
+    monkeypatch.setenv("LTX_HOME", "~typo/x")
+    with pytest.raises(NoHome, match=r"~typo/x leads nowhere(.|\n)*set LTX_HOME"):
+        home()
+    monkeypatch.setenv("LTX_HOME", "/data/ltx")
+    assert home() == Path("/data/ltx")

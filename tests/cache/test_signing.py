@@ -151,6 +151,18 @@ def test_trusted_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: Sign
         trust([str(tmp_path / "nothing.pub")])
 
 
+def test_a_file_named_like_a_kind_of_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: SigningKey
+) -> None:
+    """A line has the kind as its first word; anything else is a file."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+    Path("ssh-ed25519.pub").write_text(key.public.line)
+    assert trust(["ssh-ed25519.pub"]).keys == trust([f" {key.public.line}"]).keys == (key.public,)
+    with pytest.raises(BadKey, match="no Ed25519"):
+        trust(["ssh-ed25519 AAAA"])
+
+
 def test_without_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command that installs it is in the hint; a key can be read and named without."""
     public = PublicKey(bytes(32))

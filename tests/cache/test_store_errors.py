@@ -14,6 +14,7 @@ EXAMPLES: list[LtxError] = [
     LtxError("what", hint="next"),
     errors.StoreNotWritable(Path("/s/tmp"), "Permission denied"),
     errors.StorageFull(Path("/s/tmp"), "No space left on device"),
+    errors.NoHome("~/.cache", "LTX_HOME"),
     errors.FileNotReadable(Path("/s/x"), "Input/output error"),
     errors.StoreInUse(Path("/s"), 60.0, Path("/s/locks/in-use.lease")),
     errors.UnsupportedLayout(Path("/s"), "'2'", 1),
