@@ -57,9 +57,11 @@ def chosen(
 
 def _place(coordinator: str, process: int, processes: int) -> Place:
     """A place whose parts fit each other."""
-    if not re.fullmatch(r".+:\d+", coordinator):
+    match = re.fullmatch(r".+:(\d{1,5})", coordinator)
+    if match is None or not 1 <= int(match[1]) <= 65535:
         raise BadCluster(
-            f"the coordinator is {coordinator!r}, needed is HOST:PORT", hint="such as host0:8476"
+            f"the coordinator is {coordinator!r}, needed is HOST:PORT with a port from 1 to 65535",
+            hint="such as host0:8476",
         )
     if not 0 <= process < processes:
         raise BadCluster(f"there is no process {process} of {processes}: they are numbered from 0")

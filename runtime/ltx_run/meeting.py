@@ -15,7 +15,11 @@ from ltx_run.errors import BadCluster, PeerLost
 
 MEETING = 300.0
 """Seconds that processes wait for each other at the start."""
-_HELLO = struct.Struct("!II")
+HELLO_TIME = 10.0
+"""Seconds that who has come may take to say who it is."""
+_HELLO = struct.Struct("!8sII")
+_WORD = b"ltx-run\n"
+"""First in a hello, so that other programs that look in aren't taken for processes."""
 _PORT = struct.Struct("!I")
 _NAMES = "process 0's host must be reachable by that name from the others; start all of them"
 
@@ -83,19 +87,37 @@ def _receive(place: Place) -> dict[int, socket.socket]:
             server.settimeout(max(until - time.monotonic(), 0.01))
             try:
                 end, _ = server.accept()
-                end.settimeout(10)
-                number, processes = _HELLO.unpack(end.recv(_HELLO.size, socket.MSG_WAITALL))
             except TimeoutError:
                 listed = ", ".join(map(str, sorted(missing)))
                 raise PeerLost(f"processes {listed} didn't come in {MEETING:.0f} s", hint=_NAMES) from None
-            except (OSError, struct.error):
-                continue  # some other program looked in
+            except OSError:
+                continue  # it left before it was let in
+            said = _heard(end)
+            if said is None:
+                end.close()
+                continue
+            number, processes = said
             if number not in missing or processes != place.processes:
-                said = f"process {number} of {processes}"
-                raise BadCluster(f"{said} came to process 0 of {place.processes}, or came twice")
+                came = f"process {number} of {processes} came"
+                raise BadCluster(f"{came} to process 0 of {place.processes}, or came twice")
             missing.remove(number)
             ends[number] = end
     return ends
+
+
+def _hello(number: int, processes: int) -> bytes:
+    """What a process says first."""
+    return _HELLO.pack(_WORD, number, processes)
+
+
+def _heard(end: socket.socket) -> tuple[int, int] | None:
+    """Which process of how many is at the other end; None if it is some other program."""
+    end.settimeout(HELLO_TIME)
+    try:
+        word, number, processes = _HELLO.unpack(end.recv(_HELLO.size, socket.MSG_WAITALL))
+    except (OSError, struct.error):
+        return None
+    return (number, processes) if word == _WORD else None
 
 
 def _come(place: Place) -> socket.socket:
@@ -105,7 +127,7 @@ def _come(place: Place) -> socket.socket:
     while True:
         try:
             end = socket.create_connection((host.strip("[]"), int(port)), 10)
-            end.sendall(_HELLO.pack(place.process, place.processes))
+            end.sendall(_hello(place.process, place.processes))
             return end
         except OSError as error:
             if time.monotonic() > until:

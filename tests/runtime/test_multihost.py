@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -51,6 +52,7 @@ Programs.call = failing
 guarded(run)
 """
 
+JAX = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "2"}
 Ended = tuple[int, str, str]
 
 
@@ -203,7 +205,7 @@ def test_processes_that_contradict_each_other(number: int, processes: int) -> No
         while True:
             try:
                 with socket.create_connection(("localhost", port)) as end:
-                    end.sendall(meeting._HELLO.pack(number, processes))
+                    end.sendall(meeting._hello(number, processes))
                     break
             except ConnectionRefusedError:
                 time.sleep(0.05)
@@ -211,11 +213,33 @@ def test_processes_that_contradict_each_other(number: int, processes: int) -> No
             zero.result(10)
 
 
+def test_strangers_are_not_taken_for_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says nothing, too little or something else is let go, and the meeting goes on."""
+    monkeypatch.setattr(meeting, "HELLO_TIME", 0.2)
+    port, ends = _free_port(), list[socket.socket]()
+    with ThreadPoolExecutor() as threads:
+        zero = threads.submit(meeting.meet, Place(f"localhost:{port}", 0, 2))
+        while not zero.done() and not ends:
+            with suppress(ConnectionRefusedError):
+                ends.append(socket.create_connection(("localhost", port)))
+        for words in (b"\0\0\0\1\0\0\0\2", b"GET / HTTP/1.1\r\n\r\n"):
+            ends.append(socket.create_connection(("localhost", port)))
+            ends[-1].sendall(words)
+        socket.create_connection(("localhost", port)).close()
+        one = threads.submit(meeting.meet, Place(f"localhost:{port}", 1, 2))
+        found = [*zero.result(20).items(), *one.result(20).items()]
+    assert [number for number, _ in found] == [1, 0]
+    found[0][1].sendall(b"welcome")
+    assert found[1][1].recv(7) == b"welcome"
+    for end in [*ends, *dict(found).values()]:
+        end.close()
+
+
 @pytest.mark.parametrize(
     ("environment", "place"),
     [
         (
-            {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "2"},
+            JAX,
             Place("a:1", 2, 4),
         ),
         (
@@ -260,6 +284,10 @@ def test_incomplete_places_are_refused() -> None:
         (("a:1", None, 2), None, "--process is missing"),
         (("a:1", 2, 2), None, "there is no process 2 of 2"),
         (("a", 0, 2), None, "needed is HOST:PORT"),
+        (("a:84760", 0, 2), None, "'a:84760', needed is HOST:PORT with a port from 1 to 65535"),
+        (("a:0", 1, 2), None, "'a:0', needed is HOST:PORT with a port from 1 to 65535"),
+        (("a:" + 5000 * "1", 1, 2), None, "needed is HOST:PORT"),
+        ((None, None, None), {**JAX, "JAX_COORDINATOR_ADDRESS": "a:65536"}, "needed is HOST:PORT"),
         ((None, None, None), {}, "no cluster has said"),
         ((None, None, None), {"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "x"}, "TPU_WORKER_ID=x"),
     ):
