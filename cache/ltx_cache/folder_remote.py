@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ltx_cache.blobref import BlobRef
-from ltx_cache.errors import BadAddress, BadName, MissingBlob, WrongBytes
+from ltx_cache.errors import BadAddress, BadEntry, BadName, MissingBlob, WrongBytes
 from ltx_cache.files import TempFile, make_folder, reading, sync_folder, writing
 from ltx_cache.hashing import CHUNK, StreamHash, chunks
 from ltx_cache.names import checked_digest
@@ -125,12 +125,14 @@ class FolderRemote:
         """The manifest that a pointer names; None if there is no such pointer.
 
         Raises:
-            BadEntry: The pointer is damaged.
-            TooLarge: It is no pointer.
+            BadEntry: The pointer is damaged, or too large to be one.
             FileNotReadable: It can't be read.
         """
         path = self._root / pointer_path(name)
-        data = _content(path, POINTER_LIMIT)
+        try:
+            data = _content(path, POINTER_LIMIT)
+        except TooLarge as error:
+            raise BadEntry(path, error.reason) from None
         return None if data is None else decode_pointer(str(path), data)
 
     def signers(self, manifest: str) -> list[str]:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from ltx_cache.blobref import BlobRef
-from ltx_cache.errors import BadName, MissingBlob, RemoteFailed
+from ltx_cache.errors import BadEntry, BadName, MissingBlob, RemoteFailed
 from ltx_cache.hub import Absent, patiently
 from ltx_cache.hub_repo import HubRepo
 from ltx_cache.names import checked_digest
@@ -23,6 +23,7 @@ from ltx_cache.remote import (
     SIGNATURE_LIMIT,
     Publication,
     Source,
+    TooLarge,
     blob_path,
     bundle_names,
     card_text,
@@ -115,11 +116,14 @@ class HubRemote:
         """The manifest that a pointer names; None if there is no such pointer.
 
         Raises:
-            BadEntry: The pointer is damaged.
+            BadEntry: The pointer is damaged, or too large to be one.
             LtxError: The Hub can't be reached or refuses.
         """
         path = pointer_path(name)
-        data = self._repo.small(path, POINTER_LIMIT)
+        try:
+            data = self._repo.small(path, POINTER_LIMIT)
+        except TooLarge as error:
+            raise BadEntry(f"{self.url}: {path}", error.reason) from None
         return None if data is None else decode_pointer(f"{self.url}: {path}", data)
 
     def signers(self, manifest: str) -> list[str]:

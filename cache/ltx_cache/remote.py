@@ -36,10 +36,15 @@ Card = Callable[[str | None, Mapping[str, bytes]], str]
 
 
 class TooLarge(RemoteFailed):
-    """A file at a remote that is read into memory is larger than any of its kind."""
+    """A file at a remote that is read into memory is larger than any of its kind.
+
+    Attributes:
+        reason: How large.
+    """
 
     def __init__(self, where: str, limit: int, /) -> None:
-        super().__init__(f"{where} has more than {limit} bytes", hint="shorten or remove it there")
+        self.reason = f"it has more than {limit} bytes"
+        super().__init__(f"{where}: {self.reason}", hint="shorten or remove it there")
 
 
 @dataclass(frozen=True)
@@ -173,7 +178,7 @@ def manifests(remote: Remote) -> dict[str, bytes]:
     """The manifests of all bundles by name, unverified; those that can't be had are left out."""
     found = {}
     for name in remote.names():
-        with suppress(BadEntry, MissingBlob, TooLarge):
+        with suppress(BadEntry, MissingBlob):
             pointer = remote.read(name)
             data = None if pointer is None else read_small(remote, pointer.sha256, MANIFEST_LIMIT)
             if data is not None:

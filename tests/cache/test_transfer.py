@@ -178,7 +178,7 @@ def test_a_readme_is_never_cut(store: Store, remote: FolderRemote, tmp_path: Pat
     push(store, remote, publication, reach)
     assert readme.stat().st_size == CARD_LIMIT + 1
     (readme.parent / "bundles" / f"{NAME}.json").unlink()
-    with pytest.raises(TooLarge, match=rf"README\.md has more than {CARD_LIMIT} bytes"):
+    with pytest.raises(TooLarge, match=rf"README\.md: it has more than {CARD_LIMIT} bytes"):
         push(store, remote, publication, reach)
     assert readme.stat().st_size == CARD_LIMIT + 1
     assert remote.names() == []
