@@ -136,7 +136,7 @@ def in_use(name: str) -> AbstractContextManager[None]:
     Raises:
         LtxError: The cache can't be read.
     """
-    if (Path(name) / MANIFEST).is_file():
+    if not is_address(name) and _is_directory(name):
         return nullcontext()
     return Store(home()).in_use(
         create=is_address(name), on_wait=lambda: say("waiting for the end of ltxbuild gc")
@@ -145,6 +145,9 @@ def in_use(name: str) -> AbstractContextManager[None]:
 
 def find(name: str, *, paranoid: bool = False, where: str | None = None) -> OpenBundle:
     """The bundle of that name, or in that directory.
+
+    A name of the cache goes before a directory, so that nothing in the working folder takes the place of what
+    is meant; a path, such as `./NAME`, is always one of a directory.
 
     Args:
         name: Name or directory.
@@ -157,7 +160,7 @@ def find(name: str, *, paranoid: bool = False, where: str | None = None) -> Open
         LtxError: The cache can't be read.
     """
     folder = Path(name)
-    if (folder / MANIFEST).is_file():
+    if _is_directory(name):
         data = _checked(folder)
         return OpenBundle(
             _decoded(data, name), BlobRef.of(data).sha256, name, DirectoryBlobs(folder / "blobs")
@@ -175,6 +178,17 @@ def find(name: str, *, paranoid: bool = False, where: str | None = None) -> Open
     data = blobs.open(ref.manifest).read_bytes()
     shown, digest = where or name, ref.manifest.sha256
     return OpenBundle(_decoded(data, shown), digest, shown, blobs, _advice(ref))
+
+
+def _is_directory(name: str) -> bool:
+    """Whether a bundle in a directory is meant."""
+    if not (Path(name) / MANIFEST).is_file():
+        return False
+    try:
+        Store(home()).ref(name)
+    except (BadName, UnknownRef):  # no path is a name
+        return True
+    return False
 
 
 def _advice(ref: Ref) -> str:

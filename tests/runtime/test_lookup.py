@@ -6,14 +6,17 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from runtime_helpers import job
 
-from ltx_cache.errors import BadName, CorruptBlob
+from ltx_cache.errors import BadName, CorruptBlob, StoreInUse
+from ltx_cache.gc import Limits, collect
 from ltx_cache.store import Store
-from ltx_run.bundle import Blob, blobs, decode
+from ltx_run.bundle import Blob, blobs, decode, encode
+from ltx_run.contents import contents
 from ltx_run.errors import BundleInvalid, BundleNotFound
-from ltx_run.lookup import MANIFEST, find
+from ltx_run.lookup import MANIFEST, find, in_use
 
 
 @pytest.fixture
@@ -46,6 +49,38 @@ def test_directory_does_not_hide_a_name(
     (tmp_path / "toy").mkdir()
     monkeypatch.chdir(tmp_path)
     assert find("toy").manifest.name == "toy"
+
+
+def test_bundle_in_a_directory_does_not_hide_a_name(
+    bundles: dict[int, Path], toy_bundle: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in the working folder, from earlier or from somebody else, is run if a path says so."""
+    manifest = decode((toy_bundle / MANIFEST).read_bytes())
+    (toy_bundle / MANIFEST).write_bytes(encode(msgspec.structs.replace(manifest, name="stale")))
+    monkeypatch.chdir(tmp_path)
+    assert find("toy").manifest.name == "stale"
+    publish(bundles[1], store, "toy")
+    assert find("toy").manifest.name == "toy"
+    for path in ("./toy", "toy/", str(toy_bundle)):
+        assert find(path).manifest.name == "stale"
+    monkeypatch.chdir(toy_bundle)
+    assert find(".").manifest.name == "stale"
+    monkeypatch.chdir(toy_bundle / "blobs")
+    assert find("..").manifest.name == "stale"
+
+
+def test_a_name_is_held_and_a_directory_is_not(
+    bundles: dict[int, Path], toy_bundle: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle of the cache can't be collected while it is used, whatever lies in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    with in_use("toy"):
+        assert not store.root.exists()
+    publish(bundles[1], store, "toy")
+    with in_use("toy"), pytest.raises(StoreInUse):
+        collect(store, contents, Limits(), wait=0.0)
+    with in_use("./toy"):
+        collect(store, contents, Limits(), wait=0.0)
 
 
 def test_unknown_names(bundles: dict[int, Path], store: Store, tmp_path: Path) -> None:
