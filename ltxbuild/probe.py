@@ -113,7 +113,10 @@ def _token(environment: Mapping[str, str]) -> bool:
     """Whether huggingface_hub would find a token; it is not read."""
     if any(environment.get(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")):
         return True
-    cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(environment.get("XDG_CACHE_HOME") or "~/.cache")
     folder = Path(environment.get("HF_HOME") or cache / "huggingface")
-    file = Path(environment.get("HF_TOKEN_PATH") or folder / "token").expanduser()
+    try:
+        file = Path(environment.get("HF_TOKEN_PATH") or folder / "token").expanduser()
+    except RuntimeError:  # nobody's home
+        return False
     return file.is_file() and file.stat().st_size > 0

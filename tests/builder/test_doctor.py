@@ -153,6 +153,11 @@ def test_look_finds_what_drivers_show(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found.packages == {"neuronx-cc": "2.24.5133.0"}
 
 
+def test_nobody_has_no_token(tmp_path: Path) -> None:
+    """A folder of a user that the machine doesn't know holds none."""
+    assert not look(tmp_path, {"HF_TOKEN_PATH": "~nobody-of-that-name/token", "PATH": ""}).token
+
+
 @pytest.mark.parametrize(
     ("said", "version"),
     [
