@@ -13,6 +13,7 @@ from ltx_run.errors import BadScale
 from ltx_run.plan import Plan, Scales
 
 Array = NDArray[Any]
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def parse(texts: Iterable[str]) -> dict[str, float]:
@@ -37,7 +38,8 @@ def tensors(scales: Mapping[str, float], plan: Plan) -> dict[str, Array]:
     """The tensors of a plan's scales that differ from its defaults.
 
     Raises:
-        BadScale: The plan has no such scale, its programs were compiled without it, or a value is not finite.
+        BadScale: The plan has no such scale, its programs were compiled without it, or a value is not finite
+            in f32.
     """
     steps = [step for step in plan if isinstance(step, Scales)]
     _check(scales, steps)
@@ -66,3 +68,5 @@ def _check(scales: Mapping[str, float], steps: Iterable[Scales]) -> None:
             )
         if not math.isfinite(value):
             raise BadScale(f"{name}={value:g} is not a finite number")
+        if abs(value) > LARGEST:
+            raise BadScale(f"{name}={value:g} is too large: programs take it in f32, at most {LARGEST:.3g}")

@@ -55,6 +55,8 @@ def test_only_changed_scales_are_given() -> None:
         ({"video.gfc": 4.0}, "no guidance scale video.gfc"),
         ({"audio.stg": 1.0}, "audio.stg can't be changed: it is 0 in the recipe"),
         ({"video.stg": float("inf")}, "video.stg=inf is not a finite number"),
+        ({"video.cfg": 1e39}, "video.cfg=1e\\+39 is too large: .* at most 3.4e\\+38"),
+        ({"video.cfg": -1e39}, "video.cfg=-1e\\+39 is too large"),
     ],
 )
 def test_scales_that_can_not_be(scales: dict[str, float], reason: str) -> None:
