@@ -123,8 +123,8 @@ def _read(path: Path) -> Pixels:
         ) from None
     except OSError as error:
         raise BadImage(f"cannot read image {path}: {error.strerror or error}") from None
-    except (ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise BadImage(f"image {path} is damaged or not supported: {error}") from None
+    except Exception as error:  # Pillow's readers stumble over damage with struct.error, TypeError and more
+        raise BadImage(f"image {path} is damaged or not supported: {error or type(error).__name__}") from None
 
 
 def _srgb(image: Image.Image) -> Image.Image:

@@ -165,6 +165,19 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:3000])
 
 
+def noted(kind: str, *notes: bytes) -> Callable[[Path], None]:
+    """A picture on its side, with notes of the camera in its EXIF part."""
+    lying = ORIENTATION.to_bytes(2, "big") + b"\0\3\0\0\0\1\0\6\0\0"
+    entries = b"".join((lying, *notes))
+    exif = b"Exif\0\0MM\0*\0\0\0\x08" + (len(entries) // 12).to_bytes(2, "big") + entries + bytes(4)
+    return lambda path: save(path, photograph(20, 30), format=kind, exif=exif)
+
+
+def cut_exif(path: Path) -> None:
+    """A PNG whose EXIF part ends within its first number."""
+    save(path, photograph(20, 30), format="PNG", exif=b"Exif\0\0MM\0*\0\0")
+
+
 def directory(path: Path) -> None:
     """A folder."""
     path.mkdir()
@@ -190,6 +203,9 @@ def floats(path: Path) -> None:
         (lambda path: None, "No such file"),
         (tiny, "9x1; the smallest is 2x2"),
         (floats, "no defined white"),
+        (cut_exif, "damaged or not supported: unpack requires a buffer"),
+        (noted("JPEG", b"\1\0\0\1\0\0\0\1ab\0\0"), "damaged or not supported: required argument"),
+        (noted("JPEG", b"\1\x1a\0\1\0\0\0\1ab\0\0"), "damaged or not supported: bad operand"),
     ],
 )
 def test_errors(write: Callable[[Path], None], reason: str, tmp_path: Path) -> None:
