@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -100,9 +101,10 @@ class Tensor:
         """The same values on devices of another client, or copied on the same; each part goes to one."""
         count = self.distribution.devices
         sharding = devices.replicated(count) if devices is not self._devices else self.array._sharding
-        (copied,) = _jax.batched_copy_array_to_devices_with_sharding(
-            [self.array], [devices.list(count)], [sharding], [_jax.ArrayCopySemantics.ALWAYS_COPY]
-        )
+        with _placing(self.distribution):
+            (copied,) = _jax.batched_copy_array_to_devices_with_sharding(
+                [self.array], [devices.list(count)], [sharding], [_jax.ArrayCopySemantics.ALWAYS_COPY]
+            )
         return Tensor(copied, self.distribution, devices)
 
     def wait(self) -> None:
@@ -175,18 +177,36 @@ class Row:
             parts: Part of each rank; they must not change afterwards.
             distribution: What the parts are parts of.
             sharding: The program's own sharding; None for an array that every device holds whole.
+
+        Raises:
+            ProgramFailed: The devices don't take it, such as for want of memory.
         """
         count = distribution.devices
         row = self.row(count)
-        array = _jax.batched_device_put(
-            Aval(distribution.shape, distribution.dtype),
-            sharding or self.replicated(count),
-            [np.ascontiguousarray(part) for part in parts],
-            [row[rank] for rank in self.ranks(count)],
-            True,
-            enable_x64=False,
-        )
+        given = [np.ascontiguousarray(part) for part in parts]
+        with _placing(distribution):
+            array = _jax.batched_device_put(
+                Aval(distribution.shape, distribution.dtype),
+                sharding or self.replicated(count),
+                given,
+                [row[rank] for rank in self.ranks(count)],
+                True,
+                enable_x64=False,
+            )
         return Tensor(array, distribution, self)
+
+
+@contextmanager
+def _placing(distribution: Distribution) -> Iterator[None]:
+    """What jaxlib fails with while a tensor goes to devices becomes an error of ours."""
+    try:
+        yield
+    except Exception as error:
+        what = f"{distribution.dtype}{list(distribution.shape)}"
+        raise ProgramFailed(
+            f"a tensor {what} can't be put on the devices: {error}",
+            hint="if their memory is short, look for other processes that use it",
+        ) from error
 
 
 def sharding_of(distribution: Distribution) -> Any:

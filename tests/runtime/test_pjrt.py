@@ -95,6 +95,24 @@ def test_tensor_as_the_program_takes_it_stays_on_the_devices(bundles: dict[int, 
     assert np.array_equal(moved.numpy(), audio.numpy())
 
 
+def test_devices_without_room(bundles: dict[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others use the devices' memory, a tensor that doesn't fit is an error of the program."""
+    _, program = loaded(bundles[1], "vocoder")
+    placed = program.argument(0, np.ones(toy.SOUND, np.float32))
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    for name in ("batched_device_put", "batched_copy_array_to_devices_with_sharding"):
+        monkeypatch.setattr(clients._jax, name, full)
+    words = r"float32\[.*\] can't be put on the devices: RESOURCE_EXHAUSTED"
+    with pytest.raises(ProgramFailed, match=words) as caught:
+        program.argument(0, np.ones(toy.SOUND, np.float32))
+    assert "other processes" in str(caught.value.hint)
+    with pytest.raises(ProgramFailed, match=words):
+        placed.copy()
+
+
 def test_wrong_records_are_refused(bundles: dict[int, Path]) -> None:
     """A manifest that contradicts the executable is named, with both values."""
     _, program = loaded(bundles[4], "denoise_step")
