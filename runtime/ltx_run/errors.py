@@ -6,8 +6,8 @@
     ├── ProgramMismatch    programs were compiled for another machine: rebuild them for this one
     ├── DeviceUnavailable  the machine lacks the platform that something needs
     ├── BadVariant         the bundle has no such variant: choose one of those listed
-    ├── BadPrompt          the prompt is empty or too long: change it
-    ├── BadScale           a guidance scale isn't one of the variant's, or is no number: change it
+    ├── BadPrompt          the prompt is empty, too long or no text: change it
+    ├── BadScale           a guidance scale isn't one of the variant's, or is no number in f32: change it
     ├── BadImage           an image can't be read, or doesn't fit the variant: another file or frame
     ├── BadRequests        several prompts of a file have something wrong: change them
     ├── BadTensor          a tensor to inject has a wrong name, shape or dtype
@@ -17,7 +17,7 @@
     ├── CompileFailed      a portable program can't be compiled on this machine: build it for this machine
     ├── OutputError        the output can't be written: another path or suffix
     ├── ProgramFailed      a program stopped while it ran
-    └── VideosFailed       some videos of a batch were not made, the others are complete
+    └── VideosFailed       some videos, or tensors beside them, were not made; the others are complete
 
 Everything but the last two is raised before the first program is loaded, except for damage that only
 reading a file shows.
@@ -57,7 +57,7 @@ class BadVariant(LtxError):
 
 
 class BadPrompt(LtxError):
-    """A prompt that is empty or too long."""
+    """A prompt that is empty, too long or no text."""
 
     exit_code = 2
 
@@ -103,7 +103,7 @@ class ProgramFailed(LtxError):
 
 
 class VideosFailed(LtxError):
-    """Some videos of a batch were not made; the others are complete."""
+    """Some videos of a batch, or tensors beside them, were not made; the others are complete."""
 
 
 class BadCluster(LtxError):

@@ -5,6 +5,7 @@ What a mistake in the request doesn't need is imported late: jaxlib takes longer
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -151,7 +152,14 @@ def tell(report: Report, *, quiet: bool, verbose: bool, as_json: bool) -> None:
             if status.startswith(("hit", "not stored")):
                 say(f"prompt cache: {status}")
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2))
+        # A path may have bytes that are no UTF-8, which msgspec can't write.
+        click.echo(json.dumps(msgspec.to_builtins(report), indent=2))
     failed = [f"{video.output}: {video.error}" for video in videos if video.error is not None]
-    if failed:
-        raise VideosFailed("\n  ".join([f"{len(failed)} of {len(videos)} videos failed:", *failed]))
+    lost = [
+        f"{video.output} is complete, its tensors were not saved: {video.tensors_error}"
+        for video in videos
+        if video.tensors_error is not None
+    ]
+    if failed or lost:
+        what = f"{len(failed)} of {len(videos)} videos failed" if failed else "not everything was saved"
+        raise VideosFailed("\n  ".join([f"{what}:", *failed, *lost]))

@@ -5,10 +5,11 @@ Each output is written beside its target under a hidden temporary name and renam
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from ltx_run.encoders import Clip, ContactSheet, Encoder, Gif, PngDirectory
 from ltx_run.errors import OutputError
 from ltx_run.movie import MP4, WAV, WEBM, Movie
 from ltx_run.pictures import Frame
+from ltx_run.targets import named, temporary
 
 SHEET_SUFFIX = ".png"
 FRAMES_PATTERN = "frame_[0-9]*.png"
@@ -55,7 +57,7 @@ def kind_of(path: Path, *, directory: bool) -> Kind:
     Raises:
         OutputError: It has a suffix that says nothing.
     """
-    if directory or path.is_dir():
+    if directory or _is_dir(path):
         return FRAMES
     if path.suffix.lower() not in KINDS:
         raise OutputError(
@@ -65,13 +67,29 @@ def kind_of(path: Path, *, directory: bool) -> Kind:
     return KINDS[path.suffix.lower()]
 
 
+def _is_dir(path: Path) -> bool:
+    """Whether a path is a directory; one that can't be looked at is none, and `check` says why."""
+    with suppress(OSError):
+        return path.is_dir()
+    return False
+
+
 def check(path: Path, kind: Kind | None = None) -> None:
     """Refuse a path that can't be written, as far as that can be known now.
 
     Raises:
         OutputError: Says why.
     """
-    folder = path.absolute().parent
+    try:
+        _check(path, kind)
+    except (OSError, ValueError, RuntimeError) as error:  # the last two: a null in a name, links in a circle
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write {str(path)!r}: {reason}") from None
+
+
+def _check(path: Path, kind: Kind | None) -> None:
+    target = path.resolve()
+    folder = target.parent
     if not folder.is_dir():
         raise OutputError(f"cannot write {path}: there is no directory {folder}", hint=f"mkdir -p {folder}")
     if not os.access(folder, os.W_OK):
@@ -80,6 +98,9 @@ def check(path: Path, kind: Kind | None = None) -> None:
         _check_replaceable(path)
     elif path.is_dir():
         raise OutputError(f"cannot write {path}: it is a directory")
+    elif path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: it is no regular file, and would be replaced by one")
+    _check_name(path, temporary(target))
 
 
 def _check_replaceable(path: Path) -> None:
@@ -91,6 +112,24 @@ def _check_replaceable(path: Path) -> None:
         raise OutputError(
             f"cannot replace {path}: {others[0]} in it is no frame of a video", hint=f"-o {path}/frames/"
         )
+
+
+def _check_name(path: Path, hidden: Path) -> None:
+    """The name that a file has until it is complete is longer than its own."""
+    try:
+        hidden.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        length = len(os.fsencode(path.name))
+        more = len(os.fsencode(hidden.name)) - length
+        raise OutputError(
+            f"cannot write {path}: the name of {length} bytes is too long: it has {more} more until the file "
+            "is complete",
+            hint="use a shorter name",
+        ) from None
 
 
 class Output:
@@ -114,9 +153,9 @@ class Output:
         """
         self.kind = kind
         self._path = path.resolve()
-        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
-        _remove(self._temporary)
+        self._temporary = temporary(self._path)
         with self._writing():
+            _remove(self._temporary)
             encoder = kind.encoder(self._temporary, clip)
         self._encoder: Encoder = Background(encoder, depth) if depth else encoder
 
@@ -131,11 +170,11 @@ class Output:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Errors of FFmpeg become the system's, which name the file that the user knows."""
+        """Errors name the file that the user knows; those of FFmpeg become the system's."""
         try:
             yield
-        except av.error.FFmpegError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
+        except (av.error.FFmpegError, OSError) as error:
+            raise named(error, self._path) from error
 
     def __enter__(self) -> Self:
         return self
@@ -147,7 +186,7 @@ class Output:
             if kind is None:
                 with self._writing():
                     self._encoder.finish()
-                _publish(self._temporary, self._path)
+                    _publish(self._temporary, self._path)
         finally:
             self._encoder.close()
             _remove(self._temporary)
@@ -158,7 +197,7 @@ def _publish(temporary: Path, path: Path) -> None:
     for file in temporary.iterdir() if temporary.is_dir() else [temporary]:
         with file.open("rb") as written:
             os.fsync(written.fileno())
-    if path.is_dir():
+    if temporary.is_dir() and path.is_dir():
         older = temporary.with_suffix(".old")
         path.replace(older)
         temporary.replace(path)

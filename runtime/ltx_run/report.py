@@ -64,6 +64,7 @@ class VideoReport(msgspec.Struct):
         prompt_cache: What became of the prompt's contexts: `hit`, `stored`, `not stored: WHY`, `unused` (the
             prompt was not encoded), `off`.
         error: Why there is no video; None if there is.
+        tensors_error: Why its tensors were not saved; None if they were, or nobody asked for them.
     """
 
     output: str
@@ -73,6 +74,7 @@ class VideoReport(msgspec.Struct):
     kept: list[str]
     prompt_cache: str
     error: str | None
+    tensors_error: str | None
 
 
 class Report(msgspec.Struct):

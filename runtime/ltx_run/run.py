@@ -50,10 +50,12 @@ class Runner:
 
     Attributes:
         errors: By number of the job, what it failed with.
+        lost: By number of the job, why its tensors could not be saved.
     """
 
     def __init__(self, batch: Batch, programs: Programs, observer: Observer) -> None:
         self.errors: dict[int, LtxError | OSError] = {}
+        self.lost: dict[int, OSError] = {}
         self._batch = batch
         self._programs = programs
         self._observer = observer
@@ -135,22 +137,26 @@ class Runner:
         )
 
     def save(self) -> None:
-        """Write the tensors that users asked for."""
+        """Write the tensors that users asked for; if that fails, the videos are there all the same."""
         for number, job in enumerate(self._jobs):
             if number not in self.errors and job.job.request.tensors_out:
-                tensors.write(job.job.request.tensors_out, job.kept)
+                try:
+                    tensors.write(job.job.request.tensors_out, job.kept)
+                except OSError as error:
+                    self.lost[number] = error
 
     def report(self, number: int) -> VideoReport:
         """What became of a job."""
-        job, error = self._jobs[number], self.errors.get(number)
+        job, error, lost = self._jobs[number], self.errors.get(number), self.lost.get(number)
         return VideoReport(
             output=str(job.job.request.output),
             prompt=job.job.request.prompt,
             seed=job.job.request.seed,
             frames=job.frames,
-            kept=sorted(job.kept),
+            kept=[] if lost else sorted(job.kept),
             prompt_cache=self._prompt_cache(job.job),
             error=str(error) if error else None,
+            tensors_error=str(lost) if lost else None,
         )
 
 

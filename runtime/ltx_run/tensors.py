@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ltx_run.errors import BadTensor
 from ltx_run.flow import Signature
 from ltx_run.safetensors import SafetensorsFile, header_bytes
+from ltx_run.targets import named, temporary
 
 Array = NDArray[Any]
 
@@ -71,15 +72,18 @@ def write(path: Path, tensors: Mapping[str, Array]) -> None:
     """Write a safetensors file; it has its name only when it is complete.
 
     Raises:
-        OSError: It can't be written.
+        OSError: It can't be written; the error names it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    target = path.resolve()
+    hidden = temporary(target)
     try:
-        with temporary.open("wb") as file:
+        with hidden.open("wb") as file:
             for part in parts(tensors):
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        hidden.replace(target)
+    except OSError as error:
+        raise named(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        hidden.unlink(missing_ok=True)

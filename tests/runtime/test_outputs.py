@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from short_disk import short_disk
 
 from ltx_run.encoders import Clip, Sound
 from ltx_run.errors import OutputError
@@ -246,6 +248,33 @@ def test_encoder_failure_names_the_file(tmp_path: Path, depth: int) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("depth", [0, 2])
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.gif", "a.wav", "frames", "sheet.png"])
+def test_a_full_disk_names_the_file(tmp_path: Path, name: str, depth: int) -> None:
+    """Whoever writes: the message has the name that the user knows, not none and not a temporary one."""
+    path = tmp_path / name
+    kind = SHEET if path.suffix == ".png" else kind_of(path, directory=not path.suffix)
+
+    def write() -> None:
+        with short_disk(), Output(kind, path, clip(), depth) as output:
+            for _ in range(FRAMES_WRITTEN if kind.pictures else 0):
+                output.frame(np.random.default_rng(0).random((32, 64, 3), np.float32))
+
+    with pytest.raises(OSError, match="File too large") as caught:
+        write()
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_takes_the_place_meanwhile_is_named(tmp_path: Path) -> None:
+    """A directory that somebody makes where a file is to go is named, and stays."""
+    path = tmp_path / "a.wav"
+    with pytest.raises(IsADirectoryError) as caught, Output(kind_of(path, directory=False), path, clip()):
+        path.mkdir()
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize(
     ("name", "directory", "words"),
     [
@@ -255,6 +284,12 @@ def test_encoder_failure_names_the_file(tmp_path: Path, depth: int) -> None:
         ("no/frames", True, "there is no directory"),
         ("file", True, "it is a file"),
         ("full", True, "notes.txt in it is no frame"),
+        ("a\0.mp4", False, r"a\\x00.mp4': embedded null byte"),
+        ("circle.mp4", False, "circle.mp4': (Symlink loop|Too many levels)"),
+        ("lost.mp4", False, "there is no directory .*/gone"),
+        ("pipe.mp4", False, "it is no regular file"),
+        ("a" * 300, True, "File name too long"),
+        ("a" * 300 + ".mp4", False, "File name too long"),
     ],
 )
 def test_paths_that_cannot_be_written(tmp_path: Path, name: str, directory: bool, words: str) -> None:
@@ -263,8 +298,23 @@ def test_paths_that_cannot_be_written(tmp_path: Path, name: str, directory: bool
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("")
     (tmp_path / "full" / "frame_00001.png").write_text("")
+    (tmp_path / "circle.mp4").symlink_to("circle.mp4")
+    (tmp_path / "lost.mp4").symlink_to("gone/lost.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(OutputError, match=words):
         check(tmp_path / name, kind_of(tmp_path / name, directory=directory))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ""])
+def test_the_longest_name(tmp_path: Path, suffix: str) -> None:
+    """A name is refused exactly if the file system doesn't take the one that the file has meanwhile."""
+    longest = os.pathconf(tmp_path, "PC_NAME_MAX") - len(f"..{os.getpid()}.part")
+    name = "ä" + "a" * (longest - 2 - len(suffix)) + suffix
+    kind = kind_of(tmp_path / name, directory=not suffix)
+    check(tmp_path / name, kind)
+    written(tmp_path / name)
+    with pytest.raises(OutputError, match=f"the name of {longest + 1} bytes is too long: it has"):
+        check(tmp_path / f"a{name}", kind)
 
 
 def test_existing_directories_take_frames(tmp_path: Path) -> None:

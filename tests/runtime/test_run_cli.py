@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,7 +18,7 @@ from click.shell_completion import ShellComplete
 from runtime_helpers import PROMPT, Inside
 
 from ltx_cache.store import Store
-from ltx_run import __version__
+from ltx_run import __version__, tensors
 from ltx_run.bundle import Bundle, decode
 from ltx_run.cli import cli
 from ltx_run.interpreter import Interpreter
@@ -58,6 +60,34 @@ def test_run_talks_on_standard_error(bundles: dict[int, Path], tmp_path: Path) -
     )
     quiet = ltx_run(bundles[1], "-p", PROMPT, "-o", out, "-q", "--offline")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+def test_tensors_that_cannot_be_saved(
+    inside: Inside, bundles: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The video is complete and reported; then comes the error, with the file's name."""
+    out, kept = tmp_path / "out.mp4", tmp_path / "out.safetensors"
+
+    def full(tensors: object) -> Iterator[bytes]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+        yield
+
+    monkeypatch.setattr(tensors, "parts", full)
+    code, output, errors = inside(bundles[1], "-p", PROMPT, "-o", out, "--tensors-out", kept, "--json")
+    (video,) = json.loads(output)["videos"]
+    assert (code, video["error"], video["kept"], video["frames"]) == (1, None, [], toy.FRAMES)
+    assert video["tensors_error"] == f"[Errno 28] No space left on device: '{kept}'"
+    assert f"wrote {out}" in errors
+    assert f"{out} is complete, its tensors were not saved: {video['tensors_error']}" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_a_path_that_is_no_text(bundles: dict[int, Path], tmp_path: Path) -> None:
+    """Bytes of a path that are no UTF-8 don't keep the report from being printed."""
+    out = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    done = ltx_run(bundles[1], "-p", PROMPT, "-o", out, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["videos"][0]["output"] == str(out)
 
 
 def test_file_of_prompts(inside: Inside, bundles: dict[int, Path], tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from short_disk import short_disk
 
 from ltx_run.errors import BadTensor
 from ltx_run.flow import Signature
@@ -77,3 +79,20 @@ def test_truncated_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in.safetensors").write_bytes(data[:-1])
     with pytest.raises(SafetensorsError, match="truncated"):
         read(tmp_path / "in.safetensors", ALLOWED)
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    """The error has the name that the user knows, and nothing is left behind."""
+    path = tmp_path / "out.safetensors"
+    with pytest.raises(OSError, match="File too large") as caught, short_disk():
+        write(path, {"context.video": CONTEXT})
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    """What it leads to is replaced, as for videos."""
+    (tmp_path / "link.safetensors").symlink_to("real.safetensors")
+    write(tmp_path / "link.safetensors", {"context.video": CONTEXT})
+    assert (tmp_path / "link.safetensors").is_symlink()
+    assert (tmp_path / "real.safetensors").is_file()
