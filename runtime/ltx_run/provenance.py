@@ -57,7 +57,7 @@ def read(path: Path) -> dict[str, Any]:
         path = path / FIRST
     try:
         record = json.loads(_comment(path))
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or "digest" not in record:
         raise NoProvenance(f"{path} doesn't say how it was made", hint="files that ltx-run wrote do")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 ALIGNMENT = 64
 MAX_HEADER = 100_000_000
+MAX_AXES, MAX_NUMBER = 64, 2**63 - 1
+"""What numpy has at most. Products of larger numbers may have too many digits for a message."""
 
 DTYPES: Mapping[str, tuple[str, int]] = {
     "BF16": ("bfloat16", 2),
@@ -80,7 +83,7 @@ def read_header(path: Path) -> Header:
             raw = json.loads(file.read(length))
     except OSError as error:
         raise SafetensorsError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise SafetensorsError(f"{path}: the safetensors header is not valid JSON") from None
     if not isinstance(raw, dict):
         raise SafetensorsError(f"{path}: the safetensors header is not a mapping")
@@ -98,8 +101,11 @@ def _entry(path: Path, name: str, info: Any, base: int) -> Entry:
         dtype, itemsize = DTYPES[info["dtype"]]
         shape = tuple(int(n) for n in info["shape"])
         start, stop = (base + int(offset) for offset in info["data_offsets"])
-    except (KeyError, TypeError, ValueError):
-        raise SafetensorsError(f"{path}: tensor {name} has an unusable header entry {info!r}") from None
+        if len(shape) > MAX_AXES or max(*shape, start, stop) > MAX_NUMBER:
+            raise ValueError
+    except (KeyError, TypeError, ValueError, OverflowError):
+        shown = reprlib.repr(info)
+        raise SafetensorsError(f"{path}: tensor {name} has an unusable header entry {shown}") from None
     expected = math.prod(shape) * itemsize
     if min(shape, default=0) < 0 or start < base or stop - start != expected:
         raise SafetensorsError(

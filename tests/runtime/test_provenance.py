@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from runtime_helpers import PROMPT, Inside, Log, job
 
 from ltx_run import __version__, run
 from ltx_run.errors import NoProvenance
 from ltx_run.lookup import find
+from ltx_run.png import png
 from ltx_run.provenance import read
 from ltx_run.safetensors import SafetensorsFile
 from ltx_run.tensors import write
@@ -62,6 +64,9 @@ def test_files_of_others(inside: Inside, tmp_path: Path) -> None:
             read(tmp_path / name)
         assert inside("--inspect", tmp_path / name)[0] == 2
     assert inside("--inspect", tmp_path / "empty")[0] == 1
+    deep = '{"digest":' + "[" * 100_000
+    (tmp_path / "deep.png").write_bytes(png(np.zeros((2, 2, 3), np.uint8), {"comment": deep}))
+    assert inside("--inspect", tmp_path / "deep.png")[0] == 2
     assert inside("--inspect", tmp_path / "none")[0] == 2
 
 

@@ -96,3 +96,31 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     write(tmp_path / "link.safetensors", {"context.video": CONTEXT})
     assert (tmp_path / "link.safetensors").is_symlink()
     assert (tmp_path / "real.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("shape", "stop"),
+    [
+        (["1e999"], "4"),
+        (["1"], "1e999"),
+        (["9" * 4000] * 2, "4"),
+        (["1"], "9" * 4300),
+        (["9" * 18] * 1000, "4"),
+    ],
+)
+def test_numbers_that_no_tensor_has(tmp_path: Path, shape: list[str], stop: str) -> None:
+    """Infinity, and numbers with more digits than a message can have, are an unusable entry."""
+    entry = f'{{"dtype": "F32", "shape": [{", ".join(shape)}], "data_offsets": [0, {stop}]}}'
+    header = f'{{"waveform": {entry}}}'.encode()
+    (tmp_path / "in.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(SafetensorsError, match="tensor waveform has an unusable header entry") as caught:
+        read(tmp_path / "in.safetensors", ALLOWED)
+    assert len(caught.value.message) < 1000
+
+
+def test_a_deep_header_is_refused(tmp_path: Path) -> None:
+    """Nesting ends in an error of ours, not in the interpreter's."""
+    header = b'{"waveform": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    (tmp_path / "in.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(SafetensorsError, match="is not valid JSON"):
+        read(tmp_path / "in.safetensors", ALLOWED)
