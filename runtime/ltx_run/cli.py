@@ -232,6 +232,8 @@ def _check_usage(prompts: Path | None, output: str | None, of_one: Mapping[str, 
     excluded = [name for name, value in of_one.items() if value is not None]
     if prompts and excluded:
         raise click.UsageError(f"{' and '.join(excluded)} can't be used with --prompts")
+    if output == "":
+        raise click.UsageError("-o names no file: it is empty. The current directory is -o ./")
     if not prompts and output is None:
         raise click.UsageError("Missing option '-o' / '--output'.")
 

@@ -82,6 +82,8 @@ def _parsed(text: bytes) -> Line:
     line = msgspec.json.decode(text, type=Line)
     if line.seed is not None and line.seed not in SEEDS:
         raise ValueError(f"seed {line.seed} is not between 0 and {SEEDS[-1]}")
+    if "" in (line.output, line.contact_sheet):
+        raise ValueError("an empty text names no output; leave it out to have one by number, or no sheet")
     return line
 
 

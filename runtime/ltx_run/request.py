@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ltx_cache.errors import LtxError
 from ltx_run import outputs
@@ -75,23 +75,64 @@ def check_requests(requests: Sequence[Request]) -> None:
     """What can be said without the bundle.
 
     Raises:
-        OutputError: An output can't be written.
-        BadPrompt: A prompt is empty.
+        OutputError: An output can't be written, or would destroy another one.
+        BadPrompt: A prompt is empty, or no text.
         BadRequests: Several requests have something wrong.
     """
     each(requests, _check_request)
-    owners: dict[Path, str] = {}
-    for request in requests:
-        for path in (request.output, request.contact_sheet):
-            if path is not None and owners.setdefault(path.absolute(), request.where) != request.where:
-                raise OutputError(f"{owners[path.absolute()]} and {request.where} both write {path}")
+    _check_apart([target for request in requests if request.writes for target in _targets(request)])
+
+
+class _Target(NamedTuple):
+    """Something that is written: how messages call it, its path as given, and where that leads."""
+
+    what: str
+    path: Path
+    place: Path
+
+
+def _targets(request: Request) -> Iterator[_Target]:
+    of = f" of {request.where}" if request.where else ""
+    paths = (request.output, request.contact_sheet, request.tensors_out)
+    for what, path in zip(("the video", "the contact sheet", "the tensors"), paths, strict=True):
+        if path is not None:
+            yield _Target(f"{what}{of}", path, path.resolve())
+
+
+def _check_apart(targets: Sequence[_Target]) -> None:
+    """Each has a place of its own, and none is in a directory of frames, which is replaced as a whole."""
+    owners: dict[Path, _Target] = {}
+    for target in targets:
+        other = owners.setdefault(target.place, target)
+        if other is not target:
+            message = f"{other.what} and {target.what} both go to {target.path}"
+            raise OutputError(message, hint="give each of them another path")
+    for target in targets:
+        for owner in (owners[folder] for folder in target.place.parents if folder in owners):
+            raise OutputError(
+                f"{target.what} can't go to {target.path}: {owner.what} replaces all of {owner.path}",
+                hint=f"put it beside that directory: {owner.path.parent / target.path.name}",
+            )
 
 
 def _check_request(request: Request) -> None:
     if request.writes:
         _check_outputs(request)
+    _check_text("prompt", request.prompt)
+    _check_text("negative prompt", request.negative_prompt)
     if request.prompt is not None and not request.prompt.strip():
         raise BadPrompt("the prompt is empty", hint='describe the video: --prompt "a red ball rolls"')
+
+
+def _check_text(what: str, text: str | None) -> None:
+    """Bytes of the command line that are no UTF-8 arrive as halves of characters, which no program reads."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        raise BadPrompt(
+            f"the {what} is not UTF-8 from character {error.start + 1} on",
+            hint="call ltx-run from a terminal that writes UTF-8, or use --prompts FILE",
+        ) from None
 
 
 def _check_outputs(request: Request) -> None:

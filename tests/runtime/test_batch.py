@@ -139,6 +139,8 @@ def test_lines_take_defaults_from_the_command_line(tmp_path: Path) -> None:
         ('{"prompt": "a"', "line 2: Input data was truncated"),
         ({"seed": 1}, "line 2: Object missing required field `prompt`"),
         ({"prompt": "a", "sed": 1}, "line 2: Object contains unknown field `sed`"),
+        ({"prompt": "a", "output": ""}, "line 2: an empty text names no output"),
+        ({"prompt": "a", "contact_sheet": ""}, "line 2: an empty text names no output"),
         ({"prompt": "a", "seed": -1}, "line 2: seed -1 is not between 0 and"),
         ({"prompt": "a", "seed": 2**64}, "line 2: seed 18446744073709551616 is not between"),
         ({"prompt": ["a"]}, "line 2: Expected `str`, got `array`"),
@@ -177,5 +179,5 @@ def test_every_bad_prompt_is_listed(bundles: dict[int, Path], tmp_path: Path) ->
 def test_two_lines_of_one_output(bundles: dict[int, Path], tmp_path: Path) -> None:
     """Two lines that write the same file are refused, both named."""
     path = lines(tmp_path, {"prompt": "a", "output": "a.mp4"}, {"prompt": "rain", "output": "a.mp4"})
-    with pytest.raises(OutputError, match=r"line 1 and .* line 2 both write"):
+    with pytest.raises(OutputError, match=r"line 1 and .* line 2 both go to"):
         batch(bundles[1], *prompts.read(path, tmp_path, request(tmp_path)))

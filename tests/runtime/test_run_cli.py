@@ -166,6 +166,8 @@ def test_wrong_input_is_refused_with_exit_code_2(
         ),
         ([bundle, "-p", PROMPT, "-o", out, "--seed", "-1"], "-1 is not in the range"),
         ([bundle, "-p", PROMPT], "Missing option '-o'"),
+        ([bundle, "-p", PROMPT, "-o", ""], "-o names no file: it is empty"),
+        ([bundle, "--prompts", lines, "-o", ""], "-o names no file: it is empty"),
         ([bundle, "-p", PROMPT, "--prompts", lines, "-o", tmp_path], "--prompt can't be used with --prompts"),
         ([bundle, "--prompts", lines, "-o", tmp_path / "no"], "line 1: cannot write"),
         (["unknown-name", "-p", PROMPT, "-o", out], "no bundle unknown-name"),
