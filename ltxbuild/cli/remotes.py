@@ -16,11 +16,12 @@ from ltx_cache.remote import Publication, Remote
 from ltx_cache.store import Store
 from ltx_cache.transfer import Transfer, push
 from ltx_cache.trust import Trust
-from ltx_run.acquire import Acquired, Order, Select, acquire, whole
+from ltx_run.acquire import Acquired, Order, acquire, whole
 from ltx_run.bundle import Bundle
 from ltx_run.console import hint, human_bytes, say, transfer_bar
 from ltx_run.contents import contents, platforms
 from ltx_run.errors import ProgramMismatch
+from ltx_run.offers import Select
 from ltx_run.offline import refuse_connections
 from ltxbuild.cli.options import json_option
 from ltxbuild.cli.trusting import offline_option, trust_options

@@ -27,7 +27,7 @@ offline_option = click.option(
     is_flag=True,
     envvar="LTX_OFFLINE",
     show_envvar=True,
-    help="Use only what was received before; no connection is opened.",
+    help="Open no connection, and use what was received before.",
 )
 
 

@@ -16,22 +16,17 @@ import msgspec
 
 from ltx_cache.address import Address
 from ltx_cache.blobref import BlobRef
-from ltx_cache.errors import LtxError, UnknownBundle, UnknownRef
+from ltx_cache.errors import FileNotReadable, LtxError, NotTrusted, RemoteFailed, UnknownBundle, UnknownRef
 from ltx_cache.folder_remote import FolderRemote
 from ltx_cache.names import checked_name
 from ltx_cache.receive import Progress
+from ltx_cache.remote import Remote
 from ltx_cache.store import Ref, Store
 from ltx_cache.transfer import Transfer, pull
 from ltx_cache.trust import Trust
-from ltx_run import offers
-from ltx_run.bundle import Bundle
 from ltx_run.contents import contents_of, parsed
 from ltx_run.errors import BundleInvalid
-from ltx_run.offers import Offer
-
-Variants = tuple[str, ...] | None
-Select = Callable[[Bundle], Collection[str] | None]
-"""The variants of a bundle that are wanted, None for all; raises `LtxError` if the bundle is of no use."""
+from ltx_run.offers import Choice, Offer, Select, Variants, chosen
 
 
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,30 +82,55 @@ class Acquired:
 def acquire(store: Store, order: Order, progress: Progress | None = None) -> Acquired:
     """Make sure that the cache has what is wanted of a bundle.
 
-    What is pinned and here already is not asked for again. Of several bundles at an address that names none,
-    the only one that is of use is taken.
+    What is pinned and here already is not asked for again, unless a signature is lacking. Of several bundles
+    at an address that names none, the only one that is of use is taken. Offline, a folder is still read; if
+    it isn't there, what came from it before is taken.
 
     Raises:
         UnknownBundle: There is none, or a choice.
         NotTrusted: No trusted key signed it.
         LtxError: It is of no use, or the remote or the cache can't be used.
     """
-    local = isinstance(order.source.remote, FolderRemote)
-    if order.source.pinned or (order.offline and not local):
+    remote, refusal = order.source.remote, None
+    if order.offline and not isinstance(remote, FolderRemote):
         found = _remembered(store, order)
-        if found is not None:
-            return found
-        if order.offline and not local:
+        if found is None:
             raise UnknownBundle(
                 f"{order.source} was not received before, or not what is wanted of it",
                 hint="run this once without --offline",
             )
-    there, offer, variants = _chosen(store, order)
+        return found
+    if order.source.pinned:
+        try:
+            found = _remembered(store, order)
+        except NotTrusted as error:
+            found, refusal = None, error  # the remote may have a signature that was not received
+        if found is not None:
+            return found
+    try:
+        choice = chosen(store, order.source, order.trust, order.select)
+    except (FileNotReadable, RemoteFailed, UnknownBundle) as error:
+        if refusal is not None:
+            raise refusal from None
+        found = _remembered(store, order) if order.offline and _unplugged(remote, error) else None
+        if found is None:
+            raise
+        return found
+    return _received(store, order, choice, progress)
+
+
+def _unplugged(folder: Remote, error: LtxError) -> bool:
+    """Whether a folder can't be read. Of a disk that isn't there, an empty folder may be left."""
+    return not isinstance(error, UnknownBundle) or not folder.names()
+
+
+def _received(store: Store, order: Order, choice: Choice, progress: Progress | None) -> Acquired:
+    """Receive what the cache lacks of a bundle, and name it."""
+    there, offer, variants = choice
     name, remote = checked_name("bundle name", order.name or there), order.source.remote
     done = pull(store, remote, offer.manifest, contents_of(variants), progress)
     signatures = {key: data.hex() for key, data in offer.signatures.items()}
-    known = _with_earlier(store, name, offer, variants)
-    came = Origin(str(order.source), remote.state(), known, signatures)
+    came = _with_earlier(store, name, offer, Origin(str(order.source), remote.state(), variants, signatures))
     store.set_ref(name, offer.manifest, msgspec.to_builtins(came))
     return Acquired(name, done, came)
 
@@ -157,60 +177,49 @@ def local_name(source: Address) -> str:
 
 
 def _remembered(store: Store, order: Order) -> Acquired | None:
-    """What was received from this very address before, if all that is wanted is here."""
-    for ref in store.refs():
+    """What was received from this very address before, if all that is wanted is here and trusted.
+
+    What has the wanted name goes first: under another, an older bundle may have been kept.
+
+    Raises:
+        NotTrusted: It is here, but no trusted key signed it, as far as it was received with signatures.
+        LtxError: It is of no use, or the cache can't be read.
+    """
+    refusal: NotTrusted | None = None
+    for ref in sorted(store.refs(), key=lambda ref: ref.name != order.name):
         known = origin(ref)
         if known is None or known.source != str(order.source) or not store.has(ref.manifest):
             continue
         data = store.open(ref.manifest).read_bytes()
         signatures = {key: bytes.fromhex(text) for key, text in known.signatures.items()}
-        order.trust.check(data, signatures, known.source)
+        try:
+            order.trust.check(data, signatures, known.source)
+        except NotTrusted as error:
+            refusal = refusal or error
+            continue
         variants = order.select(parsed(data))
         if all(store.has(blob) for blob in contents_of(variants)(data)):
             if order.name not in (None, ref.name):
                 store.set_ref(checked_name("bundle name", order.name or ""), ref.manifest, ref.summary)
             return Acquired(order.name or ref.name, None, known)
+    if refusal is not None:
+        raise refusal
     return None
 
 
-def _with_earlier(store: Store, name: str, offer: Offer, variants: Variants) -> Variants:
-    """The variants that the cache has under a name from now on: those that came earlier stay."""
+def _with_earlier(store: Store, name: str, offer: Offer, came: Origin) -> Origin:
+    """What the cache knows of a bundle from now on: variants and signatures that came earlier stay."""
     try:
         ref = store.ref_with_summary(name)
     except UnknownRef:
-        return variants
-    if ref.manifest != offer.manifest or variants is None:
-        return variants
+        return came
+    if ref.manifest != offer.manifest:
+        return came
     earlier = origin(ref)
-    if earlier is None or earlier.variants is None:
-        return None
-    return tuple(sorted({*earlier.variants, *variants}))
-
-
-def _chosen(store: Store, order: Order) -> tuple[str, Offer, Variants]:
-    """The bundle that is named, or the only one of use; and what is wanted of it."""
-    names = offers.names(order.source)
-    if len(names) == 1:
-        return _useful(store, order, names[0])
-    useful, reasons = list[tuple[str, Offer, Variants]](), list[str]()
-    for name in names:
-        try:
-            useful.append(_useful(store, order, name))
-        except LtxError as error:
-            reasons.append(f"{name}: {error.message}")
-    url = order.source.remote.url
-    if not useful:
-        raise UnknownBundle(
-            "\n  ".join([f"none of the {len(names)} bundles at {url} can be used:", *reasons])
-        )
-    if len(useful) > 1:
-        listed = " or ".join(f"'{url}#{name}'" for name, _, _ in useful)
-        raise UnknownBundle(f"{url} has {len(useful)} bundles of use", hint=f"name one: {listed}")
-    return useful[0]
-
-
-def _useful(store: Store, order: Order, name: str) -> tuple[str, Offer, Variants]:
-    found = offers.offer(store, order.source, name, order.trust)
-    variants = order.select(found.bundle)
-    every = variants is None or set(variants) == set(found.bundle.variants)
-    return name or found.bundle.name, found, None if every else tuple(sorted(variants or ()))
+    if earlier is None:
+        return msgspec.structs.replace(came, variants=None)
+    both = came.variants is not None and earlier.variants is not None
+    variants = tuple(sorted({*(earlier.variants or ()), *(came.variants or ())})) if both else None
+    return msgspec.structs.replace(
+        came, variants=variants, signatures={**earlier.signatures, **came.signatures}
+    )

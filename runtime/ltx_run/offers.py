@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ltx_cache.address import Address
 from ltx_cache.blobref import BlobRef
-from ltx_cache.errors import UnknownBundle
+from ltx_cache.errors import LtxError, UnknownBundle
 from ltx_cache.receive import fetch
 from ltx_cache.remote import checked_manifest
 from ltx_cache.store import Store
 from ltx_cache.trust import Trust
 from ltx_run.bundle import Bundle
 from ltx_run.contents import parsed
+
+Variants = tuple[str, ...] | None
+Select = Callable[[Bundle], Collection[str] | None]
+"""The variants of a bundle that are wanted, None for all; raises `LtxError` if the bundle is of no use."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,51 @@ class Offer:
     manifest: BlobRef
     bundle: Bundle
     signatures: dict[str, bytes]
+
+
+Choice = tuple[str, Offer, Variants]
+"""A bundle by its name there, what is offered under it, and what is wanted of it."""
+
+
+def chosen(store: Store, source: Address, trust: Trust, select: Select) -> Choice:
+    """The bundle that is named, or the only one of use; and what is wanted of it.
+
+    Args:
+        store: Where manifests go.
+        source: The remote.
+        trust: Whose bundles are accepted.
+        select: Says what of a bundle is wanted.
+
+    Raises:
+        UnknownBundle: There is none, or a choice.
+        NotTrusted: No trusted key signed it.
+        LtxError: It is of no use, or the remote can't be read.
+    """
+    there = names(source)
+    if len(there) == 1:
+        return _useful(store, source, there[0], trust, select)
+    useful, reasons = list[Choice](), list[str]()
+    for name in there:
+        try:
+            useful.append(_useful(store, source, name, trust, select))
+        except LtxError as error:
+            reasons.append(f"{name}: {error.message}")
+    url = source.remote.url
+    if not useful:
+        raise UnknownBundle(
+            "\n  ".join([f"none of the {len(there)} bundles at {url} can be used:", *reasons])
+        )
+    if len(useful) > 1:
+        listed = " or ".join(f"'{url}#{name}'" for name, _, _ in useful)
+        raise UnknownBundle(f"{url} has {len(useful)} bundles of use", hint=f"name one: {listed}")
+    return useful[0]
+
+
+def _useful(store: Store, source: Address, name: str, trust: Trust, select: Select) -> Choice:
+    found = offer(store, source, name, trust)
+    variants = select(found.bundle)
+    every = variants is None or set(variants) == set(found.bundle.variants)
+    return name or found.bundle.name, found, None if every else tuple(sorted(variants or ()))
 
 
 def names(source: Address) -> list[str]:

@@ -60,7 +60,8 @@ _OPTIONS = (
         is_flag=True,
         envvar="LTX_OFFLINE",
         show_envvar=True,
-        help="Refuse every network connection; a bundle from a remote is taken as it was received before.",
+        help="Refuse every network connection; a bundle from a remote that needs one is taken as it was "
+        "received before.",
     ),
     click.option("--paranoid", is_flag=True, help="Hash all that is loaded, even if it was hashed before."),
     click.option("-q", "--quiet", is_flag=True, help="Print errors only."),

@@ -11,7 +11,7 @@ import pytest
 from sharing import KEY, STRANGER, digest, share, two_variants
 
 from ltx_cache.address import Address, address
-from ltx_cache.errors import BadName, LtxError, NotTrusted, UnknownBundle
+from ltx_cache.errors import BadName, LtxError, NotTrusted, RemoteFailed, UnknownBundle
 from ltx_cache.folder_remote import FolderRemote
 from ltx_cache.remote import Publication
 from ltx_cache.store import Store
@@ -176,6 +176,106 @@ def test_the_signature_is_checked_again_in_the_cache(
     assert get(signed, remote, source=source).transfer is None
     with pytest.raises(NotTrusted):
         get(signed, remote, source=source, trust=Trust((STRANGER.public,)))
+
+
+def test_trust_that_came_later_is_asked_about(
+    remote: FolderRemote, store: Store, bundle: Bundle, tmp_path: Path
+) -> None:
+    """A pinned bundle that was accepted unsigned, or by another key, is trusted once its signature is got."""
+    source = Address(remote, digest=digest(bundle))
+    get(store, remote, source=source, trust=Trust((), allow_unsigned=True))
+    got = get(store, remote, source=source)
+    assert got.origin.signatures.keys() == {KEY.public.id}
+    assert got.transfer is not None
+    assert got.transfer.blobs == 0
+    other = Trust((STRANGER.public,))
+    with pytest.raises(NotTrusted, match="by no key that you trust"):
+        get(store, remote, source=source, trust=other)
+    share(Store(tmp_path / "maker"), remote, bundle, STRANGER)
+    assert get(store, remote, source=source, trust=other).origin.signatures.keys() == {
+        KEY.public.id,
+        STRANGER.public.id,
+    }
+    (tmp_path / "remote").rename(tmp_path / "gone")
+    for trust in (TRUST, other):
+        assert get(store, remote, source=source, trust=trust).transfer is None
+
+
+def test_who_cannot_be_asked_for_a_signature_changes_nothing(
+    remote: FolderRemote, store: Store, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong is that the bundle here isn't signed, not that the network is down."""
+
+    def down(*_: object) -> list[str]:
+        raise RemoteFailed("no answer")
+
+    source = Address(remote, digest=digest(bundle))
+    get(store, remote, source=source, trust=Trust((), allow_unsigned=True))
+    monkeypatch.setattr(FolderRemote, "signers", down)
+    with pytest.raises(NotTrusted, match="is not signed"):
+        get(store, remote, source=source)
+    with pytest.raises(RemoteFailed):
+        get(store, remote, "two")
+
+
+def test_what_is_remembered_is_trusted_under_any_name(
+    remote: FolderRemote, store: Store, bundle: Bundle, tmp_path: Path
+) -> None:
+    """One name that was accepted unsigned doesn't stand in the way of another with the signature."""
+    source = Address(remote, digest=digest(bundle))
+    get(store, remote, source=source, trust=Trust((), allow_unsigned=True), name="a")
+    get(store, remote, "two", name="b")
+    store.set_ref("b", store.ref("b"), {**store.ref_with_summary("b").summary, "source": str(source)})
+    (tmp_path / "remote").rename(tmp_path / "gone")
+    assert get(store, remote, source=source).name == "b"
+
+
+def test_without_its_folder_a_bundle_is_remembered_offline(
+    remote: FolderRemote, store: Store, bundle: Bundle, tmp_path: Path
+) -> None:
+    """A folder that is there is read; once it is unplugged, what came from it is taken, by whom it may be."""
+    maker, folder = Store(tmp_path / "maker"), tmp_path / "remote"
+    get(store, remote, "two", offline=True)
+    newer = msgspec.structs.replace(bundle, variants={"small": bundle.variants["small"]})
+    share(maker, remote, newer)
+    get(store, remote, "two", offline=True)
+    assert store.ref("two").sha256 == digest(newer)
+    with pytest.raises(UnknownBundle, match="has no bundle tow"):
+        get(store, remote, "tow", offline=True)
+    share(maker, remote, two_variants(maker, "two", "tpu"), None)
+    with pytest.raises(NotTrusted):
+        get(store, remote, "two", offline=True)
+    older = folder.rename(tmp_path / "gone")
+    with pytest.raises(UnknownBundle, match="has no bundle two"):
+        get(store, remote, "two")
+    for unplugged in (False, True):
+        if unplugged:
+            folder.mkdir()  # where it was mounted
+        assert get(store, remote, "two", offline=True).transfer is None
+        with pytest.raises(NotTrusted):
+            get(store, remote, "two", offline=True, trust=Trust((STRANGER.public,)))
+        with pytest.raises(UnknownBundle, match="has no bundles"):
+            get(store, remote, offline=True)
+    folder.rmdir()
+    older.rename(folder)
+    for more in (newer, two_variants(maker, "three")):
+        share(maker, remote, more)
+    with pytest.raises(UnknownBundle, match="2 bundles of use"):
+        get(store, remote, offline=True)
+
+
+def test_what_came_under_the_wanted_name_is_remembered_first(
+    remote: FolderRemote, store: Store, bundle: Bundle, tmp_path: Path
+) -> None:
+    """An older bundle of the same address, kept under another name, doesn't take its place."""
+    get(store, remote, "two", name="kept")
+    newer = msgspec.structs.replace(bundle, variants={"small": bundle.variants["small"]})
+    share(Store(tmp_path / "maker"), remote, newer)
+    get(store, remote, "two", name="latest")
+    (tmp_path / "remote").rename(tmp_path / "gone")
+    get(store, remote, "two", name="latest", offline=True)
+    assert store.ref("latest").sha256 == digest(newer)
+    assert store.ref("kept").sha256 == digest(bundle)
 
 
 def test_a_name_of_the_manifest_can_be_none_in_the_cache(

@@ -105,6 +105,19 @@ def test_a_pinned_bundle_is_not_asked_for_again(
     assert hub.requests == []
 
 
+def test_a_pinned_bundle_is_trusted_later(
+    hub: Hub, maker: Store, toy: Bundle, inside: Inside, tmp_path: Path
+) -> None:
+    """By commit: what was accepted unsigned gets its signature, and nothing else, when a key is named."""
+    share(maker, HubRemote(REPO), toy)
+    common = (f"{URL}@{HubRemote(REPO).state()}", "-p", PROMPT, "-o", tmp_path / "out.wav")
+    code, _, errors = inside(*common, "--allow-unsigned")
+    assert code == 0, errors
+    code, _, errors = inside(*common, "--trust", public_file(tmp_path))
+    assert code == 0, errors
+    assert "received" not in errors
+
+
 def test_only_what_the_variant_needs_is_received(
     hub: Hub, maker: Store, toy: Bundle, inside: Inside, tmp_path: Path, home: Path
 ) -> None:
