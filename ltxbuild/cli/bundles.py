@@ -107,6 +107,6 @@ def _weight_row(weights: WeightSet) -> tuple[str, str, str]:
 @click.command("recipe-schema")
 def schema_command() -> None:
     """Print the JSON schema of recipes; editors with a YAML language server check against it."""
-    from ltxbuild.recipe import Recipe
+    from ltxbuild.recipe_schema import schema
 
-    click.echo(json.dumps(Recipe.model_json_schema(), indent=2))
+    click.echo(json.dumps(schema(), indent=2))
