@@ -1,6 +1,6 @@
 """A generation by the official modules in torch: one module after another is loaded, run and let go.
 
-python bench/torch_peer.py CHECKPOINT_FOLDER --dtype float32 --size 384 512 25 --sigmas 1 0.9 0
+python bench/torch_peer.py CHECKPOINT_FOLDER --dtype float32 --size 384 512 25 --sigmas 1 0.9 0 --output a.mp4
 
 Prints JSON: per module seconds to load, to run, CPU seconds to run; seconds from the start of the process to
 the end of the first denoising step and to the written file; the peak of memory.
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "FRAMES"), required=True)
     parser.add_argument("--sigmas", type=float, nargs="+", required=True)
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--output", type=Path, default=Path("/tmp/peer.mp4"))
+    parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     folder, size = options.folder, Size(*options.size, 24.0)
     files = Files(next(folder.glob("*tiny.safetensors")), folder / "gemma", folder / "none")

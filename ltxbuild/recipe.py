@@ -136,7 +136,7 @@ class Recipe(Section):
     )
     flash: FlashSection = FlashSection()
     tiles: Literal["auto", "official", "equal"] = Field(
-        "auto", description="how the video decoder's work is cut; auto: equal, but official on CPUs"
+        "auto", description="how the video decoder's work is cut; auto: equal, but official on cpu and neuron"
     )
     variants: Annotated[dict[str, VariantSection], Field(min_length=1)]
     programs: dict[str, ProgramSection] = Field(default_factory=dict)

@@ -35,7 +35,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> System:
 @pytest.fixture(scope="session")
 def official(system: System) -> Official:
     """The official system."""
-    # Threads of torch that wait for a core that a neighbour holds spin, and make everything slower.
+    # Threads of torch that wait for a busy core spin, and make everything slower.
     torch.set_num_threads(1)
     return Official(system.files)
 
