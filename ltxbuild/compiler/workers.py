@@ -36,7 +36,8 @@ class _Worker:
         self.log = Path(log.name)
         self.environment = environment
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ltxbuild.compiler.worker", str(store_root)],
+            # -P: else the folder it is started in would come before the packages that the key speaks of.
+            [sys.executable, "-P", "-m", "ltxbuild.compiler.worker", str(store_root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -94,7 +94,7 @@ def _run(
 ) -> int | None:
     """Exit code of the compiler, None if it took too long; it ends with this process, whatever ends that."""
     process = subprocess.Popen(
-        [sys.executable, "-m", guard.__name__, *command],
+        [sys.executable, "-P", "-m", guard.__name__, *command],
         cwd=folder,
         env=environment,
         stdin=subprocess.PIPE,

@@ -48,9 +48,8 @@ def partitioned(module: bytes, ranks: int) -> bytes:
     with tempfile.TemporaryDirectory(prefix="ltxbuild-partition-") as name:
         folder = Path(name)
         (folder / MODULE).write_bytes(module)
-        done = subprocess.run(
-            [sys.executable, "-m", __name__, str(folder), str(ranks)], capture_output=True, text=True
-        )
+        command = [sys.executable, "-P", "-m", __name__, str(folder), str(ranks)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         found = dumped(folder)
         if found is None:
             raise PartitionFailed(

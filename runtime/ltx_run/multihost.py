@@ -119,7 +119,7 @@ def _serve(ends: Mapping[int, socket.socket], processes: int) -> tuple[subproces
     """
     port = free_port()
     service = subprocess.Popen(
-        [sys.executable, "-m", "ltx_run.coordinator", str(port), str(processes)],
+        [sys.executable, "-P", "-m", "ltx_run.coordinator", str(port), str(processes)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from runtime_helpers import PROMPT
 
-from ltx_run import meeting
+from ltx_run import coordinator, meeting, multihost
 from ltx_run.cluster import Place, chosen, found
 from ltx_run.errors import BadCluster, PeerLost
 from ltx_run.safetensors import SafetensorsFile
@@ -182,6 +182,15 @@ def test_processes_started_differently_are_refused(together: Callable[..., list[
     assert (first, second) == (1, 2)
     assert "process 1 was started with another bundle, prompt, seed or option than process 0" in said
     assert "error: process 1 failed: process 1 was started with another" in heard
+
+
+def test_code_of_the_working_folder_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the coordinator: a file there that has a library's name is no part of the run."""
+    (tmp_path / "jaxlib.py").write_text("raise SystemExit('not this one')\n")
+    monkeypatch.chdir(tmp_path)
+    service, _ = multihost._serve({}, 1)
+    service.communicate(f"{coordinator.DONE}\n", timeout=60)
+    assert service.returncode == 0
 
 
 def test_process_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:

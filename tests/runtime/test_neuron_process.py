@@ -56,6 +56,16 @@ def test_same_as_in_this_process(mock: Mock, files: Files) -> None:
     assert mock.left() == "left tensors=0 sets=0 models=0"
 
 
+def test_code_of_the_working_folder_is_not_run(
+    mock: Mock, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file there that has a library's name is no part of the run."""
+    (tmp_path / "numpy.py").write_text("raise SystemExit('not this one')\n")
+    monkeypatch.chdir(tmp_path)
+    ready(files).close()
+    assert mock.left() == "left tensors=0 sets=0 models=0"
+
+
 def test_offline(mock: Mock, files: Files) -> None:
     """Nothing that it does counts as reaching the network."""
     script = """

@@ -62,7 +62,7 @@ class Process:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with this object
         with theirs:
             arguments = [theirs.fileno(), cores, limits.load, limits.execute]
-            command = [sys.executable, "-m", "ltx_run.neuron.worker", *map(str, arguments)]
+            command = [sys.executable, "-P", "-m", "ltx_run.neuron.worker", *map(str, arguments)]
             self._process = subprocess.Popen(
                 command,
                 env=dict(environment),
