@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -19,10 +22,10 @@ from ltx_cache.errors import BadName, LtxError, MissingBlob, StorageFull, WrongB
 from ltx_cache.store import Store
 from ltx_run.bundle import Bundle, blobs, encode
 from ltx_run.contents import contents
-from ltx_run.errors import BundleInvalid
+from ltx_run.errors import BundleInvalid, OutputError
 from ltx_run.lookup import MANIFEST, MANIFEST_DIGEST, digest_line, find
 from ltxbuild.bundles import unarchive
-from ltxbuild.bundles.archive import pack, unfold
+from ltxbuild.bundles.archive import NotWritten, pack, unfold
 from ltxbuild.bundles.unarchive import ArchiveInvalid, unpack
 
 Member = tuple[tarfile.TarInfo, bytes]
@@ -106,7 +109,77 @@ def test_a_lost_blob_leaves_no_archive(source: Store, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.tar", "source"]
     with pytest.raises(MissingBlob):
         unfold(source, source.ref("fake"), tmp_path / "folder")
-    assert not (tmp_path / "folder").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.tar", "source"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
+def test_what_stops_a_directory_leaves_nothing(
+    stop: type[BaseException] | OSError, source: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither an interrupt nor a full disk leaves blobs behind; the disk's error names the directory."""
+    monkeypatch.setattr(Path, "rename", Mock(side_effect=stop))
+    with pytest.raises((KeyboardInterrupt, NotWritten)) as caught:
+        unfold(source, source.ref("fake"), tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    if isinstance(stop, OSError):
+        assert f"cannot write {tmp_path / 'folder'}: No space left" in str(caught.value)
+        assert "LTX_HOME" not in str(caught.value)
+
+
+def test_two_that_write_one_directory_spare_each_other(
+    source: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first to be complete gets the name; the other's blobs go, and it is told."""
+    folder, manifest, really_open = tmp_path / "folder", source.ref("fake"), Store.open
+
+    def open_late(store: Store, ref: BlobRef) -> Path:
+        if ref != manifest:
+            monkeypatch.undo()
+            with monkeypatch.context() as process:
+                process.setattr(os, "getpid", lambda: 1)
+                unfold(store, manifest, folder)
+        return really_open(store, ref)
+
+    monkeypatch.setattr(Store, "open", open_late)
+    with pytest.raises(NotWritten, match=f"cannot write {folder}: Directory not empty"):
+        unfold(source, manifest, folder)
+    assert find(str(folder)).digest == manifest.sha256
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "source"]
+
+
+def test_an_archive_replaces_files_only(source: Store, tmp_path: Path) -> None:
+    """A pipe stays one, as a device would, and a directory too."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    before = {path: path.lstat().st_mode for path in tmp_path.iterdir()}
+    names = {"pipe": "no regular file", "link": "no regular file", "loop": "", "source": "it is a directory"}
+    for name, message in names.items():
+        with pytest.raises(OutputError, match=f"cannot write .*{name}.*{message}"):
+            pack(source, source.ref("fake"), tmp_path / name)
+    assert {path: path.lstat().st_mode for path in tmp_path.iterdir()} == before
+
+
+def test_links_stay(source: Store, tmp_path: Path) -> None:
+    """What they lead to is written, there or not."""
+    for name in ("file.tar", "folder"):
+        (tmp_path / f"to-{name}").symlink_to(name)
+    pack(source, source.ref("fake"), tmp_path / "to-file.tar")
+    pack(source, source.ref("fake"), tmp_path / "to-file.tar")
+    unfold(source, source.ref("fake"), tmp_path / "to-folder")
+    assert (tmp_path / "to-file.tar").is_symlink()
+    assert tarfile.is_tarfile(tmp_path / "file.tar")
+    assert find(str(tmp_path / "folder")).manifest.name == "fake"
+
+
+def test_a_place_that_cant_be_written_is_not_the_store(source: Store, tmp_path: Path) -> None:
+    """The error names what the user named, and LTX_HOME is no way out."""
+    (tmp_path / "file").touch()
+    for write in (pack, unfold):
+        with pytest.raises(LtxError, match=f"cannot write {tmp_path}/file/x: Not a directory") as caught:
+            write(source, source.ref("fake"), tmp_path / "file" / "x")
+        assert "store" not in str(caught.value)
+        assert "LTX_HOME" not in str(caught.value)
 
 
 def members(archive: Path) -> list[Member]:
