@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
 from ltx_run.console import guarded
 from ltxbuild import __version__
+from ltxbuild.errors import ToolMissing
 
+EXTRA = frozenset({"jax", "pydantic", "pydantic_core", "yaml"})
+"""Modules of the extra `build`, which installations that only run bundles don't have."""
 COMMANDS = {
     "compile": (
         "ltxbuild.cli.compile",
@@ -77,6 +81,17 @@ class _LazyGroup(click.Group):
         module, attribute, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRA:
+                raise
+            raise ToolMissing(
+                f"this command needs {error.name}, which is not installed",
+                hint="pip install 'ltxbuild[build]'",
+            ) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

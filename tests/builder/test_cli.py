@@ -48,6 +48,47 @@ def test_help_imports_nothing_heavy() -> None:
     assert not HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
 
 
+def without(module: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command where a module is not installed."""
+    code = f"import sys; sys.modules[{module!r}] = None; from ltxbuild.cli.main import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "LTX_HOME": str(folder / "home")},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("pydantic", ("compile", TINY)),
+        ("pydantic_core", ("export", TINY, "--neuron", "graphs")),
+        ("yaml", ("plan", TINY)),
+        ("pydantic", ("explain", "--help")),
+        ("pydantic", ("recipe-schema",)),
+        ("jax", ("inspect", TINY, "vocoder")),
+        ("jax", ("make-tiny-checkpoint", "made")),
+    ],
+)
+def test_commands_name_what_they_need_of_the_extra_build(
+    module: str, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Where only bundles are run, it is not installed."""
+    done = without(module, *arguments, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"this command needs {module}, which is not installed" in done.stderr
+    assert "pip install 'ltxbuild[build]'" in done.stderr
+
+
+def test_a_module_that_no_extra_has_is_a_bug(tmp_path: Path) -> None:
+    """No advice hides that this project's own files are missing."""
+    done = without("ltxbuild.cli.bundles", "list", folder=tmp_path)
+    assert (done.returncode, "internal error: ModuleNotFoundError" in done.stderr) == (1, True)
+
+
 def test_examples_in_help_stand_on_lines_of_their_own() -> None:
     """Click keeps the line breaks of the examples."""
     code = (
