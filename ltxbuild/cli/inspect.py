@@ -38,10 +38,12 @@ def inspect_command(ref: str, program: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(summary(name, record), indent=2))
         return
+    from rich.text import Text
+
     console = data_console()
     memory, target = record.memory, record.fingerprint
     mesh = " x ".join(f"{axis} {size}" for axis, size in record.mesh) or "no mesh"
-    console.print(f"[bold]{name}[/]  {target.devices} {target.platform} ({mesh})", highlight=False)
+    console.print(Text.assemble((name, "bold"), f"  {target.devices} {target.platform} ({mesh})"))
     console.print(
         f"  on each device: arguments {human_bytes(memory.arguments)}, temp {human_bytes(memory.temp)}, "
         f"code {human_bytes(memory.code)}, {record.flops / 1e9:.2f} GFLOP",
@@ -127,6 +129,7 @@ def sent(each: Collective) -> int:
 
 def _collectives(record: Program) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     census, depth = record.census, layers(record)
     assert census is not None
@@ -141,7 +144,7 @@ def _collectives(record: Program) -> Table:
         times = " x ".join(map(str, each.loops))
         table.add_row(
             f"{where}, {times} times" if times else where,
-            each.kind,
+            Text(each.kind),
             str(each.group),
             str(each.count),
             human_bytes(each.bytes),
@@ -153,6 +156,7 @@ def _collectives(record: Program) -> Table:
 
 def _temporaries(record: Program) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     assert record.census is not None
     table = Table(title="largest results of single operations (they share memory over time)")
@@ -160,5 +164,5 @@ def _temporaries(record: Program) -> Table:
     for heading in ("shape", "operation", "from"):
         table.add_column(heading)
     for each in record.census.temporaries:
-        table.add_row(human_bytes(each.bytes), each.shape, each.opcode, each.origin)
+        table.add_row(*map(Text, (human_bytes(each.bytes), each.shape, each.opcode, each.origin)))
     return table

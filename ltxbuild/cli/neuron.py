@@ -12,8 +12,8 @@ import click
 from ltx_cache.home import home
 from ltx_cache.key import Key
 from ltx_cache.store import Store
-from ltx_run import bundle as manifest
 from ltx_run.console import hint, say
+from ltx_run.contents import parsed
 from ltxbuild.cli.options import checkpoint_options
 from ltxbuild.cli.planning import CheckpointOverrides, Planned, planned, read_recipe
 from ltxbuild.errors import BuildFailed, NeffRefused, RecipeError, UnknownProgram
@@ -114,7 +114,7 @@ def _of_bundle(name: str, store: Store) -> Iterator[tuple[str, Key, Graph]]:
     """The same of a bundle, as far as the cache still has its graphs."""
     from ltxbuild.neuron import assembly
 
-    bundle = manifest.decode(store.open(store.ref(name)).read_bytes())
+    bundle = parsed(store.open(store.ref(name)).read_bytes())
     keys = {key.digest: key for key in store.entries("program")}
     wanted = {n: item for n, item in bundle.programs.items() if item.fingerprint.platform == "neuron"}
     if not wanted:

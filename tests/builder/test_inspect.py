@@ -60,6 +60,19 @@ def test_a_program_without_a_census_says_so(ltxbuild: Command) -> None:
     assert json.loads(ltxbuild("inspect", "fake", "denoise.2", "--json").out)["collectives"] is None
 
 
+def test_what_a_compiler_calls_things_is_no_markup(store: Store, ltxbuild: Command) -> None:
+    """Kinds, shapes, operations and origins are shown as they are."""
+    odd = "[/b][red]"
+    census = Census(
+        collectives=(structs.replace(SUMS, kind=odd),),
+        temporaries=(Temporary(bytes=64, shape=odd, opcode=odd, origin=odd),),
+    )
+    made = fake_bundle(store)
+    (program,) = made.programs.values()
+    publish(store, structs.replace(made, programs={"denoise": structs.replace(program, census=census)}))
+    assert ltxbuild("inspect", "fake", "denoise").out.count(odd) == 4
+
+
 @pytest.mark.usefixtures("bundle")
 @pytest.mark.parametrize(
     ("name", "message"),
