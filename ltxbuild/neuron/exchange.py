@@ -19,6 +19,7 @@ from ltx_cache.files import reading, writing
 from ltx_cache.key import Key
 from ltx_cache.store import Store
 from ltx_run.bundle import TensorSpec
+from ltx_run.contents import UNREADABLE
 from ltx_run.distribution import Distribution
 from ltx_run.neuron.names import input_name, output_name
 from ltxbuild.errors import NeffRefused
@@ -59,7 +60,11 @@ def import_program(folder: Path, name: str, program: Key, graph: Graph, store: S
         )
     with reading(folder / ARGV):
         call = (folder / ARGV).read_bytes()
-    if msgspec.json.decode(call) != _call(program):
+    try:
+        said = msgspec.json.decode(call)
+    except UNREADABLE as error:
+        raise _refused(name, f"{folder / ARGV} can't be read: {error}") from None
+    if said != _call(program):
         raise _refused(name, f"{folder / ARGV} is not how the recipe compiles it")
     with reading(folder / NEFF):
         data = (folder / NEFF).read_bytes()

@@ -69,6 +69,9 @@ def test_graphs_go_elsewhere_and_neffs_come_back(
     for break_it, said in (
         (_another_graph, "the recipe's graph is"),
         (_other_flags, "is not how the recipe"),
+        (_no_json, "argv.json can't be read"),
+        (_deep_json, "argv.json can't be read"),
+        (_no_text, "argv.json can't be read"),
     ):
         break_it(graphs / "text_encoder")
         broken = ltxbuild("import", pinned, *back)
@@ -85,6 +88,18 @@ def _another_graph(folder: Path) -> None:
 def _other_flags(folder: Path) -> None:
     file = folder / "argv.json"
     file.write_text(file.read_text().replace("-O1", "-O2"))
+
+
+def _no_json(folder: Path) -> None:
+    (folder / "argv.json").write_bytes(b"")
+
+
+def _deep_json(folder: Path) -> None:
+    (folder / "argv.json").write_bytes(b"[" * 100_000)
+
+
+def _no_text(folder: Path) -> None:
+    (folder / "argv.json").write_bytes(b'{"argv": ["\xff"]}')
 
 
 def described(folder: Path) -> None:
