@@ -34,7 +34,7 @@ def look(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) ->
     """
     machine = platform.machine().lower()
     folder = home()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    there = next(parent for parent in (folder, *folder.parents) if _exists(parent))
     return Probe(
         machine=ARCHITECTURES.get(machine, machine),
         features=_features(),
@@ -52,8 +52,23 @@ def look(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) ->
         token=_token(environment),
         home=str(folder),
         writable=os.access(there, os.W_OK),
-        free=shutil.disk_usage(there).free,
+        free=_free(there),
     )
+
+
+def _exists(path: Path) -> bool:
+    """Whether something is there; what this user may not look for isn't."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _free(path: Path) -> int:
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return 0
 
 
 def _features() -> tuple[str, ...]:
@@ -104,7 +119,7 @@ def _libnrt(environment: Mapping[str, str]) -> str | None:
     """Version of the runtime library: the file that its name leads to ends with it."""
     try:
         file = nrt.find(environment).resolve()
-    except DeviceUnavailable:
+    except (DeviceUnavailable, OSError):  # the second: a folder of LD_LIBRARY_PATH is not for this user
         return None
     return file.name.partition(".so.")[2] if file.name.count(".") > 2 else ""
 
@@ -117,6 +132,6 @@ def _token(environment: Mapping[str, str]) -> bool:
     folder = Path(environment.get("HF_HOME") or cache / "huggingface")
     try:
         file = Path(environment.get("HF_TOKEN_PATH") or folder / "token").expanduser()
-    except RuntimeError:  # nobody's home
+        return file.is_file() and file.stat().st_size > 0
+    except (RuntimeError, OSError):  # nobody's home, or one that is not for this user
         return False
-    return file.is_file() and file.stat().st_size > 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -156,6 +159,31 @@ def test_look_finds_what_drivers_show(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_nobody_has_no_token(tmp_path: Path) -> None:
     """A folder of a user that the machine doesn't know holds none."""
     assert not look(tmp_path, {"HF_TOKEN_PATH": "~nobody-of-that-name/token", "PATH": ""}).token
+
+
+def test_what_this_user_may_not_look_at_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that can't be searched is what doctor shall tell of, not fail with."""
+    closed = tmp_path / "closed"
+
+    def guarded(really: Callable[[Path], bool]) -> Callable[[Path], bool]:
+        def check(path: Path) -> bool:
+            if closed in path.parents:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return really(path)
+
+        return check
+
+    closed.mkdir()
+    for name in ("exists", "is_file"):
+        monkeypatch.setattr(Path, name, guarded(getattr(Path, name)))
+    monkeypatch.setattr(probe.os, "access", lambda path, mode: path != closed)
+    monkeypatch.setenv("LTX_HOME", str(closed / "cache" / "ltxbuild"))
+    hidden = {"HF_HOME": str(closed / "hf"), "LD_LIBRARY_PATH": str(closed / "lib"), "PATH": ""}
+    found = look(tmp_path, hidden)
+    assert (found.writable, found.token, found.libnrt) == (False, False, None)
+    assert found.free > 0
+    monkeypatch.setattr(probe.shutil, "disk_usage", Mock(side_effect=PermissionError))
+    assert look(tmp_path, hidden).free == 0
 
 
 @pytest.mark.parametrize(
