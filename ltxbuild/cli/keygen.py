@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
+from ltx_cache.errors import NoHome
 from ltx_run.console import hint, say
 
 
@@ -32,9 +35,23 @@ def keygen_command(file: Path, comment: str | None, openssf: bool) -> None:
       ltx-run hf://org/repo --trust release.key.pub --prompt "..." -o out.mp4
     """
     from ltx_cache.signing import generate
-    from ltx_cache.trust import trusted_keys
 
-    public = generate(file, comment or f"{getpass.getuser()}@{platform.node()}", elliptic=openssf)
+    public = generate(file, comment or f"{_user()}@{platform.node()}", elliptic=openssf)
     click.echo(public.line)
     say(f"wrote {file} (keep it secret) and {file}.pub: {public.fingerprint}")
-    hint(f"to trust it always: cat {file}.pub >> {trusted_keys()}")
+    _advise(file)
+
+
+def _user() -> str:
+    """The user's name, or number if nobody gave it a name, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the first before Python 3.13
+        return str(os.getuid())
+
+
+def _advise(file: Path) -> None:
+    from ltx_cache.trust import trusted_keys
+
+    with suppress(NoHome):  # the key is made all the same
+        hint(f"to trust it always: cat {file}.pub >> {trusted_keys()}")
