@@ -20,6 +20,7 @@ from ltxbuild.cli.options import json_option, yes_option
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY}
 SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 SIZES |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+NOTHING = Garbage(entries=(), blobs=(), others=(), size=0, kept=0, used=0)
 
 
 def duration(text: str) -> float:
@@ -137,6 +138,7 @@ def gc_command(
     store, limits = Store(home()), Limits(keep, older_than, max_size)
     if not store.root.is_dir():
         say(f"there is no cache at {store.root}")
+        _report(NOTHING, max_size, done=not dry_run, as_json=as_json)
         return
     if dry_run or _asks(yes=yes):
         with store.in_use():

@@ -107,6 +107,11 @@ def test_a_dry_run_tells_and_keeps(bundles: Store, ltxbuild: Command, terminal: 
 def test_an_absent_cache_is_not_made(tmp_path: Path, ltxbuild: Command, store: Store) -> None:
     """There is nothing to collect and nothing to show."""
     assert ltxbuild("gc").code == ltxbuild("du").code == 0
+    nothing = {"results": 0, "blobs": 0, "others": 0, "size": 0, "kept": 0, "used": 0}
+    for more, removed in (((), True), (("--dry-run",), False)):
+        done = ltxbuild("gc", "--json", *more)
+        assert (done.code, json.loads(done.out)) == (0, {**nothing, "removed": removed})
+        assert "there is no cache" in done.err
     assert not store.root.exists()
 
 
