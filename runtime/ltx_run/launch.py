@@ -90,10 +90,12 @@ def _run(bundle: str, requests: list[Request], options: Options, peers: Peers) -
     with in_use(bundle):
         name = _received(bundle, requests[0].variant, options) if is_address(bundle) else bundle
         source = find(name, paranoid=options.paranoid, where=bundle)
+        if peers.count > 1:
+            from ltx_run.multihost import agree, gather
+
+            gather(peers, "ready")
         batch = prepare(requests, source, cache, peers, allow_compile=options.allow_compile)
         if peers.count > 1:
-            from ltx_run.multihost import agree
-
             agree(peers, identity(batch))
         talkative = not options.quiet and peers.index == 0
         if talkative:

@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -19,12 +20,14 @@ from ltx_cache.errors import LtxError
 from ltx_run import clients, coordinator
 from ltx_run.cluster import Place
 from ltx_run.console import INTERRUPTED, complain, say
-from ltx_run.errors import BadCluster, ProgramFailed
+from ltx_run.errors import BadCluster, PeerLost, ProgramFailed
 from ltx_run.lifelines import Lifelines
 from ltx_run.meeting import MEETING, free_port, hear_port, meet, tell_port
 from ltx_run.peers import Peers
 
 _DAY = 24 * 60 * 60 * 1000
+_GLANCE = 0.2
+"""Seconds between two looks at a wait, which an interrupt can't end by itself."""
 _SOON = 2.0
 """Seconds within which a lost process is known, when a program fails for want of it."""
 
@@ -50,11 +53,12 @@ def joined(place: Place, *, quiet: bool) -> Iterator[Peers]:
     host = place.coordinator.rpartition(":")[0]
     try:
         client = clients.meeting(f"{host}:{port}", place.process, int(MEETING), coordinator.PATIENCE)
-        yield Peers(place.process, place.processes, client)
-        client.wait_at_barrier("ltx-run/end", _DAY)
+        peers = Peers(place.process, place.processes, client)
+        yield peers
+        gather(peers, "end")
     except BaseException as error:
         try:
-            lost = lines.end(_SOON if isinstance(error, ProgramFailed) else 0.0)
+            lost = lines.end(_SOON if isinstance(error, ProgramFailed | PeerLost) else 0.0)
         except KeyboardInterrupt:
             lost = lines.end(0.0)
         atexit.register(_leave_now, 1 if lost else _exit_code(error))
@@ -69,6 +73,40 @@ def joined(place: Place, *, quiet: bool) -> Iterator[Peers]:
         service.communicate(f"{coordinator.DONE}\n")
 
 
+def gather(peers: Peers, where: str) -> None:
+    """Wait until all processes are there, however long one of them downloads; `lifelines` interrupts it.
+
+    What comes next may give up on the others within minutes, as jaxlib does when it opens devices.
+
+    Args:
+        peers: The processes; nobody is waited for if there is one.
+        where: Name of the place, which each process comes to once.
+
+    Raises:
+        PeerLost: They don't come.
+    """
+    if peers.client is None:
+        return
+    client, errors = peers.client, list[Exception]()
+
+    def wait() -> None:
+        try:
+            client.wait_at_barrier(f"ltx-run/{where}", _DAY)
+        except Exception as error:
+            errors.append(error)
+
+    # jaxlib's own wait would not let the main thread be interrupted.
+    waiting = threading.Thread(target=wait, name="gather", daemon=True)
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(_GLANCE)
+    if errors:
+        raise PeerLost(
+            f"process {peers.index} waited in vain for the others ({where}): {errors[0]}",
+            hint="look at what they said themselves; then start all processes again",
+        ) from errors[0]
+
+
 def agree(peers: Peers, what: str) -> None:
     """Compare what this process was started with to what process 0 was.
 
@@ -78,13 +116,15 @@ def agree(peers: Peers, what: str) -> None:
 
     Raises:
         BadCluster: It is not.
+        PeerLost: Another process doesn't come to this point.
     """
     if peers.client is None:
         return
     digest = hashlib.sha256(what.encode()).hexdigest()
     if peers.index == 0:
         peers.client.key_value_set("ltx-run/what", digest)
-    elif peers.client.blocking_key_value_get("ltx-run/what", int(MEETING) * 1000) != digest:
+    gather(peers, "what")
+    if peers.index and peers.client.key_value_try_get("ltx-run/what") != digest:
         raise BadCluster(
             f"process {peers.index} was started with another bundle, prompt, seed or option than process 0",
             hint="start all processes with the same command line, but for --process",

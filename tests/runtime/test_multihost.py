@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
+import hashlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +24,7 @@ from runtime_helpers import PROMPT
 from ltx_run import coordinator, meeting, multihost
 from ltx_run.cluster import Place, chosen, found
 from ltx_run.errors import BadCluster, PeerLost
+from ltx_run.peers import Peers
 from ltx_run.safetensors import SafetensorsFile
 
 RUN = """
@@ -49,6 +53,28 @@ from ltx_run.programs import Programs
 def failing(self, name, *rest):
     raise ProgramFailed(f"program {{name}} is out of luck")
 Programs.call = failing
+guarded(run)
+"""
+
+DOWNLOADS = f"""{RUN}
+import time
+from ltx_run import launch
+find = launch.find
+def late(*rest, **named):
+    time.sleep(4)
+    print("there at", time.time(), file=sys.stderr)
+    return find(*rest, **named)
+launch.find = late
+guarded(run)
+"""
+NOTES = f"""{RUN}
+import time
+from ltx_run import launch
+prepare = launch.prepare
+def noting(*rest, **named):
+    print("there at", time.time(), file=sys.stderr)
+    return prepare(*rest, **named)
+launch.prepare = noting
 guarded(run)
 """
 
@@ -191,6 +217,61 @@ def test_code_of_the_working_folder_is_not_run(tmp_path: Path, monkeypatch: pyte
     service, _ = multihost._serve({}, 1)
     service.communicate(f"{coordinator.DONE}\n", timeout=60)
     assert service.returncode == 0
+
+
+def test_late_process_is_waited_for_before_devices_are_opened(together: Callable[..., list[Ended]]) -> None:
+    """Devices, once opened, wait five minutes for those of the others; a download takes longer."""
+    ended = together(DOWNLOADS, NOTES)
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    came, began = (float(errors.split("there at ")[1].split()[0]) for _, _, errors in ended)
+    assert began >= came
+
+
+class Service:
+    """jaxlib's client in tests: notes what it is asked, and waits for `opened`, or fails."""
+
+    def __init__(self, what: str = "", fails: bool = False) -> None:
+        self.asked: list[str] = []
+        self.opened = threading.Event()
+        self._what, self._fails = what, fails
+
+    def wait_at_barrier(self, name: str, _: int) -> None:
+        """Wait as one in C++ does."""
+        self.asked.append(name)
+        if self._fails:
+            raise RuntimeError("UNAVAILABLE: the service is gone")
+        self.opened.wait(20)
+
+    def key_value_try_get(self, name: str) -> str:
+        """What process 0 was started with."""
+        self.asked.append(name)
+        return hashlib.sha256(self._what.encode()).hexdigest()
+
+
+def test_processes_gather_before_they_compare() -> None:
+    """What process 0 was started with is there when it is asked for."""
+    service = Service("all")
+    service.opened.set()
+    multihost.agree(Peers(1, 2, service), "all")
+    assert service.asked == ["ltx-run/what", "ltx-run/what"]
+    with pytest.raises(BadCluster, match="process 1 was started with another"):
+        multihost.agree(Peers(1, 2, service), "something else")
+
+
+def test_gathering_can_be_interrupted() -> None:
+    """By the user, or by lifelines when another process is gone."""
+    service, started = Service(), time.monotonic()
+    threading.Timer(0.3, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        multihost.gather(Peers(1, 2, service), "ready")
+    assert time.monotonic() - started < 10
+    service.opened.set()
+
+
+def test_gathering_that_fails_is_a_lost_peer() -> None:
+    """An exception of jaxlib's is no bug of this program."""
+    with pytest.raises(PeerLost, match=r"process 1 waited in vain for the others \(ready\): UNAVAILABLE"):
+        multihost.gather(Peers(1, 2, Service(fails=True)), "ready")
 
 
 def test_process_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
