@@ -84,12 +84,17 @@ def build(
     # Those that wait for a compiler of their own hold up no other.
     apart = sum(target(item.placement.platform).assembler is not None for item in missing)
     with WorkerPool(jobs, store) as pool, ThreadPoolExecutor(max_workers=jobs + apart) as threads:
-        pending = {
-            item.spec.id: threads.submit(_compile, plan, item, pool, store, progress) for item in missing
-        }
-        for item in unsharded:
-            sharded[item.name] = _shard(item, plan, files[item.name], store, progress)
-        programs |= _gather(pending)
+        try:
+            pending = {
+                item.spec.id: threads.submit(_compile, plan, item, pool, store, progress) for item in missing
+            }
+            for item in unsharded:
+                sharded[item.name] = _shard(item, plan, files[item.name], store, progress)
+            programs |= _gather(pending)
+        except BaseException:  # an interrupt, too: threads that were left alone would build to the end
+            threads.shutdown(wait=False, cancel_futures=True)
+            pool.close()
+            raise
     return Built(programs, sharded)
 
 
@@ -128,7 +133,8 @@ def _compile(
     plan: BuildPlan, item: PlannedProgram, pool: WorkerPool, store: Store, progress: Progress
 ) -> Program:
     name = item.spec.id
-    with store.lock(f"build-{item.key.digest}"):  # one process builds a key, the others then find it
+    # One process builds a key, the others then find it.
+    with store.lock(f"build-{item.key.digest}", cancelled=pool.closed.is_set):
         found = look_up(store, item.key, Program)
         if isinstance(found, Hit):
             return program_record(found, item.spec)
@@ -155,8 +161,8 @@ def _made(plan: BuildPlan, item: PlannedProgram, pool: WorkerPool, store: Store)
     if chosen.assembler is None:
         chosen.check()
         return pool.compile(name, _job(plan, item), chosen.environment(placement.target, placement.devices))
-    assembler = import_module(chosen.assembler)
-    return assembler.assemble(name, item.key, store, lambda: lowered(plan, item, pool))  # type: ignore[no-any-return]
+    assemble = import_module(chosen.assembler).assemble
+    return assemble(name, item.key, store, lambda: lowered(plan, item, pool), pool.closed)  # type: ignore[no-any-return]
 
 
 def lowered(plan: BuildPlan, item: PlannedProgram, pool: WorkerPool) -> dict[str, Any]:

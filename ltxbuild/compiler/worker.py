@@ -5,35 +5,55 @@ gives back; so they never run in the builder's own process. A job is a folder wi
 `result.json` in it. The environment is the target's (`ltxbuild.targets`), scrubbed of everything that could
 change the generated code behind the key's back.
 
-Run as: python -m ltxbuild.compiler.worker STORE_ROOT
+Run as: python -m ltxbuild.compiler.worker STORE_ROOT SCRATCH
+
+It leads a process group of its own. When standard input ends, its builder is gone: then it removes the
+folder SCRATCH and ends at once with everything that it has started, since nobody waits for the result.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, NoReturn
 
 KEPT = {"executable", "runtime", "features", "memory", "census"}
 """Fields of what is kept of an executable; one with others is another version's, and made again."""
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Serve jobs until standard input ends; one folder path per line, one `done` line per job."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    store_root = Path(sys.argv[1])
-    for line in sys.stdin:
-        folder = Path(line.strip())
+    store_root, scratch = map(Path, sys.argv[1:])
+    jobs = SimpleQueue[Path]()
+    threading.Thread(target=_listen, args=(jobs, scratch), daemon=True).start()
+    while True:
+        folder = jobs.get()
         result = _attempt(folder, store_root)
         (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
         print("done", file=replies, flush=True)
+
+
+def _listen(jobs: SimpleQueue[Path], scratch: Path) -> None:
+    """Take jobs beside the one that runs; only so is the end of standard input noticed during a compile."""
+    for line in sys.stdin:
+        jobs.put(Path(line.strip()))
+    shutil.rmtree(scratch, ignore_errors=True)
+    with suppress(ProcessLookupError):  # started by hand it leads no group
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)
 
 
 def _attempt(folder: Path, store_root: Path) -> dict[str, Any]:

@@ -1,16 +1,21 @@
 """A pool of compile processes, each serving one job at a time.
 
-Guarantees: a crash or a kill of one process fails its job alone; leaving the pool ends every process.
+Guarantees: a crash or a kill of one process fails its job alone; leaving the pool, or the end of the process
+that has it, ends every process with what it has started.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -32,17 +37,20 @@ TAIL = 15
 class _Worker:
     """One compile process and the log it writes."""
 
-    def __init__(self, store_root: Path, environment: Mapping[str, str], log: IO[bytes]) -> None:
+    def __init__(
+        self, store_root: Path, scratch: str, environment: Mapping[str, str], log: IO[bytes]
+    ) -> None:
         self.log = Path(log.name)
         self.environment = environment
         self.process = subprocess.Popen(
             # -P: else the folder it is started in would come before the packages that the key speaks of.
-            [sys.executable, "-P", "-m", "ltxbuild.compiler.worker", str(store_root)],
+            [sys.executable, "-P", "-m", "ltxbuild.compiler.worker", str(store_root), scratch],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env={**scrubbed(), **OWN, **environment},
+            env={**scrubbed(), **OWN, "TMPDIR": scratch, **environment},
             text=True,
+            start_new_session=True,  # Ctrl-C is the builder's, which ends it as a group
         )
 
     def serve(self, folder: Path) -> str | None:
@@ -57,15 +65,26 @@ class _Worker:
         except BrokenPipeError:
             pass
         code = self.process.wait()
+        self._kill()  # what it has started may still run
         return f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        """End it with everything that it has started."""
+        if self.process.returncode is None:
+            self._kill()
+            self.process.wait()
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 class WorkerPool:
-    """Compile processes, started as jobs need them; a process serves jobs of one environment."""
+    """Compile processes, started as jobs need them; a process serves jobs of one environment.
+
+    Attributes:
+        closed: Set once what compiles is given up.
+    """
 
     def __init__(self, size: int, store: Store) -> None:
         """Prepare a pool of at most `size` processes that put their results into `store`."""
@@ -74,7 +93,9 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
         self._started: list[_Worker] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="ltxbuild-")
+        self.closed = threading.Event()
+        # Threads that still compile when the pool is closed may write there once more.
+        self._folder = tempfile.TemporaryDirectory(prefix="ltxbuild-", ignore_cleanup_errors=True)
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -82,8 +103,14 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for worker in self._started:
-            worker.close()
+        self.close()
+
+    def close(self) -> None:
+        """End every process; compiles that run or wait are given up."""
+        self.closed.set()
+        with self._lock:
+            for worker in self._started:
+                worker.close()
         self._folder.cleanup()
 
     def compile(self, name: str, job: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -96,6 +123,7 @@ class WorkerPool:
 
         Raises:
             BuildFailed: The compiler refused the program or died; the log is kept and its tail shown.
+            CancelledError: The pool was closed.
         """
         with self._free:
             worker = self._take(environment)
@@ -103,8 +131,10 @@ class WorkerPool:
             (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
             offset = worker.log.stat().st_size
             died = worker.serve(folder)
-            if not died:
-                with self._lock:
+            with self._lock:
+                if self.closed.is_set():
+                    raise CancelledError(name)
+                if not died:
                     self._idle.append(worker)
         result: dict[str, Any] = {"error": f"the compiler was {died}"} if died else _read(folder)
         if "error" in result:
@@ -114,6 +144,8 @@ class WorkerPool:
     def _take(self, environment: Mapping[str, str]) -> _Worker:
         """An idle process with that environment, or a new one in the place of an idle one."""
         with self._lock:
+            if self.closed.is_set():
+                raise CancelledError
             for worker in self._idle:
                 if worker.environment == environment:
                     self._idle.remove(worker)
@@ -121,7 +153,7 @@ class WorkerPool:
             if self._idle:
                 self._idle.pop(0).close()
             with tempfile.NamedTemporaryFile(dir=self._folder.name, suffix=".log", delete=False) as log:
-                worker = _Worker(self._store.root, environment, log)
+                worker = _Worker(self._store.root, self._folder.name, environment, log)
             self._started.append(worker)
             return worker
 

@@ -6,6 +6,7 @@ the compile remains. A NEFF is the same for all sources that give the same graph
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,7 +43,9 @@ class Neff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     code: Blob
 
 
-def assemble(name: str, program: Key, store: Store, lower: Lower) -> Mapping[str, Any]:
+def assemble(
+    name: str, program: Key, store: Store, lower: Lower, stop: threading.Event | None = None
+) -> Mapping[str, Any]:
     """The executable of a program, and what its record says beside what the plan knows.
 
     Args:
@@ -50,11 +53,14 @@ def assemble(name: str, program: Key, store: Store, lower: Lower) -> Mapping[str
         program: Its key.
         store: Where graphs and NEFFs are kept.
         lower: Makes the graph, as the compile process gives it.
+        stop: Set by another thread when nobody wants the result any more.
 
     Raises:
         ToolMissing: The NEFF is not there, nor the compiler; the graph is kept.
         BuildFailed: The compiler refused the graph.
+        CancelledError: `stop` was set before the NEFF was there.
     """
+    stop = stop or threading.Event()
     started = time.monotonic()
     graph = lowered(program, store, lower)
     lowered_at = time.monotonic()
@@ -64,8 +70,8 @@ def assemble(name: str, program: Key, store: Store, lower: Lower) -> Mapping[str
         neff = as_form(found.value, Neff)
     else:
         compiler = _compiler(version(program))
-        with store.lock("neuronx-cc"):  # each takes tens of gigabytes
-            neff = keep(key, _compile(name, program, graph, compiler, store), store)
+        with store.lock("neuronx-cc", cancelled=stop.is_set):  # each takes tens of gigabytes
+            neff = keep(key, _compile(name, program, graph, compiler, store, stop), store)
     return {
         "executable": msgspec.to_builtins(neff.code),
         "runtime": f"{toolchain.NAME} {version(program)}",
@@ -152,7 +158,14 @@ def ref(blob: Blob) -> BlobRef:
     return BlobRef(blob.sha256, blob.size)
 
 
-def _compile(name: str, program: Key, graph: Graph, compiler: toolchain.Compiler, store: Store) -> bytes:
+def _compile(
+    name: str,
+    program: Key,
+    graph: Graph,
+    compiler: toolchain.Compiler,
+    store: Store,
+    stop: threading.Event,
+) -> bytes:
     chosen, chip = flags(program), topology(program)
     return compile_graph(
         name,
@@ -161,6 +174,7 @@ def _compile(name: str, program: Key, graph: Graph, compiler: toolchain.Compiler
         environment(chosen, chip),
         chosen["lnc"],
         store.log_path(name),
+        stop,
     )
 
 

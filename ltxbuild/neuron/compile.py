@@ -7,7 +7,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +25,8 @@ OUTPUT = "output.txt"
 """What it prints, in its folder."""
 LIMIT = 4 * 3600.0
 """Seconds that a compile may take; the longest that are known of took half an hour."""
+INTERVAL = 0.5
+"""Seconds between two looks whether the result is still wanted."""
 TAIL = 15
 """Lines of a failed compile's log that are shown."""
 MEMORY = "memory ran out, most likely: use a machine with more, or end what else runs on it"
@@ -35,12 +41,18 @@ REASONS = (
 
 
 def compile_graph(
-    name: str, graph: Path, command: Sequence[str], environment: Mapping[str, str], lnc: int, log: Path
+    name: str,
+    graph: Path,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    lnc: int,
+    log: Path,
+    stop: threading.Event,
 ) -> bytes:
     """Compile one graph.
 
     The compiler gets a folder of its own, because it leaves files where it runs, and no variable that reaches
-    code generation but those given. Whatever becomes of it, its log is kept.
+    code generation but those given. Whatever becomes of it, its log is kept, unless it is stopped.
 
     Args:
         name: Of the program, for messages.
@@ -49,16 +61,18 @@ def compile_graph(
         environment: Variables beside the scrubbed environment.
         lnc: Physical cores of a logical one that the NEFF must be for.
         log: Where its log goes.
+        stop: Set by another thread when nobody wants the result any more; then it ends.
 
     Returns:
         The NEFF.
 
     Raises:
         BuildFailed: It refused the graph, died, took too long, or made something else than was asked for.
+        CancelledError: It was stopped.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="ltxbuild-neuronx-cc-") as folder:
-            return _compiled(name, graph, command, environment, lnc, log, Path(folder))
+            return _compiled(name, graph, command, environment, lnc, log, stop, Path(folder))
     except OSError as error:
         where = error.filename or tempfile.gettempdir()
         raise BuildFailed(
@@ -74,11 +88,12 @@ def _compiled(
     environment: Mapping[str, str],
     lnc: int,
     log: Path,
+    stop: threading.Event,
     folder: Path,
 ) -> bytes:
     shutil.copyfile(graph, folder / GRAPH)
     with (folder / OUTPUT).open("wb") as output:
-        code = _run(command, folder, {**scrubbed(), "TMPDIR": str(folder), **environment}, output)
+        code = _run(command, folder, {**scrubbed(), "TMPDIR": str(folder), **environment}, output, stop)
     said = _kept_log(folder, command, log)
     problem = _exit(code) or _result(folder / NEFF, lnc)
     if problem:
@@ -90,9 +105,15 @@ def _compiled(
 
 
 def _run(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], output: IO[bytes]
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    output: IO[bytes],
+    stop: threading.Event,
 ) -> int | None:
     """Exit code of the compiler, None if it took too long; it ends with this process, whatever ends that."""
+    if stop.is_set():
+        raise CancelledError
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", guard.__name__, *command],
         cwd=folder,
@@ -102,9 +123,13 @@ def _run(
         stderr=subprocess.STDOUT,
     )
     assert process.stdin is not None
+    limit = time.monotonic() + LIMIT
     try:
-        return process.wait(LIMIT)
-    except subprocess.TimeoutExpired:
+        while time.monotonic() < limit:
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(INTERVAL)
+            if stop.is_set():
+                raise CancelledError
         return None
     finally:
         process.stdin.close()

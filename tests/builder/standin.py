@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,16 @@ class Pool:
 
     def __init__(self, size: int, store: Store) -> None:
         self._store = store
+        self.closed = threading.Event()
 
     def __enter__(self) -> Pool:
         return self
 
     def __exit__(self, *_: object) -> None: ...
+
+    def close(self) -> None:
+        """Give up what others wait for."""
+        self.closed.set()
 
     def compile(self, name: str, *_: object) -> dict[str, Any]:
         """Store an executable and its entry."""

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,23 @@ def test_what_hangs_is_ended(store: Store, install: Install, monkeypatch: pytest
     folder = install("hangs")
     with pytest.raises(BuildFailed):
         assembly.assemble("denoise", key(), store, Lower(store))
+    (call,) = neuronx_cc.calls(folder)
+    _until(lambda: not any(is_there(process) for process in call["processes"]))
+
+
+def test_a_build_that_stops_compiles_nothing_more(store: Store, install: Install) -> None:
+    """The compile that runs ends, and the one that waits for it doesn't begin."""
+    folder, stop = install("hangs"), threading.Event()
+    with ThreadPoolExecutor(2) as threads:
+        compiles = [
+            threads.submit(assembly.assemble, name, key(sources=name), store, Lower(store), stop)
+            for name in ("one", "other")
+        ]
+        _until(lambda: bool(neuronx_cc.calls(folder)))
+        stop.set()
+        for given_up in compiles:
+            with pytest.raises(CancelledError):
+                given_up.result(30)
     (call,) = neuronx_cc.calls(folder)
     _until(lambda: not any(is_there(process) for process in call["processes"]))
 
