@@ -6,10 +6,13 @@ so that a run either starts sound or doesn't start.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ltx_run import soundness
 from ltx_run.bundle import Program, TensorInput
+from ltx_run.distribution import DTYPES
 from ltx_run.errors import BundleInvalid
 from ltx_run.plan import (
     Constant,
@@ -34,6 +37,8 @@ PROMPT = "prompt"
 NEGATIVE_PROMPT = "negative_prompt"
 TEXTS = (PROMPT, NEGATIVE_PROMPT)
 """The texts that a plan starts from: the names that no step makes."""
+_MOST = 1 << 40
+"""Values of a tensor: more than any machine holds, and few enough for numpy to count their bytes."""
 
 
 class Signature(NamedTuple):
@@ -55,18 +60,35 @@ def signatures(plan: Plan, programs: Programs) -> dict[str, Signature]:
     Raises:
         BundleInvalid: The plan contradicts itself or the programs.
     """
+    soundness.check(plan)
     known: dict[str, Signature] = {}
     for step in plan:
-        for name in tensors_in(step):
-            if name not in TEXTS and name not in known:
-                raise BundleInvalid(f"the plan reads {name} before any step makes it")
+        _check_names(step, known)
         made = _made(step, known, programs)
         if len(made) != len(step.outputs):
             raise BundleInvalid(
                 f"a step names {len(step.outputs)} results ({step.outputs}) and makes {len(made)}"
             )
+        for name, (shape, dtype) in zip(step.outputs, made, strict=True):
+            if dtype not in DTYPES or min(shape, default=1) < 1 or math.prod(shape) > _MOST:
+                raise BundleInvalid(f"the plan makes {name} as {dtype}{list(shape)}, which no program takes")
         known.update(zip(step.outputs, made, strict=True))
     return known
+
+
+def _check_names(step: Step, known: Collection[str]) -> None:
+    """Texts are there for being tokenized; all else is made once, before it is read."""
+    for name in tensors_in(step):
+        if isinstance(step, Tokenize) != (name in TEXTS):
+            kind = soundness.kind(step)
+            raise BundleInvalid(f"a step {kind} reads {name}: tokenize reads texts alone, and alone does so")
+        if name not in TEXTS and name not in known:
+            raise BundleInvalid(f"the plan reads {name} before any step makes it")
+        if isinstance(step, Tokenize) and name != PROMPT and name not in step.defaults:
+            raise BundleInvalid(f"the plan reads {name}, which may be left out, and has no default for it")
+    for name in step.outputs:
+        if name in TEXTS or name in known or step.outputs.count(name) > 1:
+            raise BundleInvalid(f"the plan makes {name}, which is there already")
 
 
 def _made(step: Step, known: Mapping[str, Signature], programs: Programs) -> list[Signature]:
@@ -89,11 +111,24 @@ def _made(step: Step, known: Mapping[str, Signature], programs: Programs) -> lis
         case Loop():
             return _looped(step, known, programs)
         case Permute(inputs=inputs, view=view, axes=axes):
-            return [Signature(tuple(view[axis] for axis in axes), known[inputs[0]].dtype)]
+            given = known[inputs[0]]
+            if math.prod(view) != math.prod(given.shape):
+                raise BundleInvalid(f"the plan views {inputs[0]}, which is {given}, as {list(view)}")
+            return [Signature(tuple(view[axis] for axis in axes), given.dtype)]
         case DecodeTiles():
             return [_decoded(step, known, programs)]
-        case WriteVideo():
-            return []
+        case WriteVideo(inputs=(frames, waveform)):
+            _check_video(known[frames], known[waveform])
+    return []
+
+
+def _check_video(frames: Signature, waveform: Signature) -> None:
+    """Encoders take pairs of rows and columns, and two channels."""
+    match frames, waveform:
+        case Signature((_, height, width, 3), "uint8"), Signature((2, _)):
+            if height % 2 == width % 2 == 0:
+                return
+    raise BundleInvalid(f"no video has frames {frames} and the waveform {waveform}")
 
 
 def _called(name: str, given: Sequence[Signature], programs: Programs) -> list[Signature]:
@@ -112,30 +147,29 @@ def _looped(step: Loop, known: Mapping[str, Signature], programs: Programs) -> l
     carried = len(step.outputs)
     sigmas = [Signature((count,), "float32") for count in (1, step.stride)]
     made = _called(step.program, [*given[:carried], *sigmas, *given[carried:]], programs)
-    if made != given[:carried] or len(known[step.sigmas].shape) != 1:
+    if made != given[:carried]:
         raise BundleInvalid(f"program {step.program} doesn't return what the loop carries")
+    schedule = known[step.sigmas]
+    if schedule.dtype != "float32" or len(schedule.shape) != 1 or schedule.shape[0] < 2:
+        raise BundleInvalid(f"the plan loops along {step.sigmas}, which is {schedule} and no schedule")
     return made
 
 
 def _decoded(step: DecodeTiles, known: Mapping[str, Signature], programs: Programs) -> Signature:
     latent = known[step.inputs[0]]
+    if len(latent.shape) != 5 or latent.shape[0] != 1:
+        raise BundleInvalid(f"the plan decodes {step.inputs[0]}, which is {latent} and no latent of a video")
     for tile in step.tiles:
         size = tuple(stop - start for start, stop in zip(tile.start, tile.stop, strict=True))
-        given = Signature((step.together, *latent.shape[1:2], *size), latent.dtype)
-        (made,) = _called(tile.program, [given], programs)
+        if any(stop > length for stop, length in zip(tile.stop, latent.shape[2:], strict=True)):
+            raise BundleInvalid(f"a tile ends at {list(tile.stop)}, outside of the latent {latent}")
+        given = Signature((step.together, latent.shape[1], *size), latent.dtype)
+        made = _called(tile.program, [given], programs)
         extent = (stop - start for start, stop in zip(tile.out_start, tile.out_stop, strict=True))
-        if made.shape != (step.together, *extent, 3):
-            raise BundleInvalid(f"program {tile.program} makes {made}, its tile doesn't have that size")
-    _check_cover(step)
+        if [result.shape for result in made] != [(step.together, *extent, 3)]:
+            shown = ", ".join(map(str, made))
+            raise BundleInvalid(f"program {tile.program} makes {shown}, its tile doesn't have that size")
     return Signature((step.frames, step.height, step.width, 3), "uint8")
-
-
-def _check_cover(step: DecodeTiles) -> None:
-    """Tiles must come in the order of time and end where the video ends."""
-    starts = [tile.out_start[0] for tile in step.tiles]
-    ends = [max(tile.out_stop[axis] for tile in step.tiles) for axis in range(3)]
-    if starts != sorted(starts) or starts[0] or ends != [step.frames, step.height, step.width]:
-        raise BundleInvalid("the tiles of a decode don't cover the video in the order of time")
 
 
 def needed(plan: Plan, given: Collection[str], unwanted: Collection[str] = ()) -> Plan:

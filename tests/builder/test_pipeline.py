@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ltx_run import flow
+from ltx_run import flow, soundness
 from ltx_run import plan as steps
 from ltx_run.bundle import Blob, Memory, Program, TensorInput, TensorSpec
 from ltx_run.fingerprint import native
@@ -101,6 +101,7 @@ def test_plans_agree_with_their_programs(fields: dict[str, Any]) -> None:
     kinds = {"vocoder", "audio_decoder", "video_decoder"}  # the same in all pipelines
     records = {name: record(spec) for name, spec in made.programs.items() if spec.kind not in kinds}
     known = [step for step in made.variants[0].plan if flow_knows(step, records)]
+    soundness.check(made.variants[0].plan)
     signatures = flow.signatures(tuple(known), records)
     assert signatures["latent.stage1.video"].dtype == "bfloat16"
     assert {name for step in known for name in step.outputs} == signatures.keys()

@@ -11,7 +11,7 @@ from ltx_run.bundle import Blob, Memory, Program, TensorSpec
 from ltx_run.errors import BundleInvalid
 from ltx_run.fingerprint import native
 from ltx_run.flow import Signature, needed, signatures, stages
-from ltx_run.plan import Plan, Step
+from ltx_run.plan import Plan, Step, Tile
 
 RESULTS = {
     "text_encoder": [(toy.TEXT, "bfloat16")] * 2,
@@ -47,6 +47,12 @@ def changed(kind: type, **fields: object) -> Plan:
     return tuple(msgspec.structs.replace(s, **fields) if isinstance(s, kind) else s for s in toy.PLAN)
 
 
+def moved(tile: Tile) -> Tile:
+    """The tile behind the end of the latent; what it makes stays where it was."""
+    start, stop = ((time + 2, *rest) for time, *rest in (tile.start, tile.stop))
+    return msgspec.structs.replace(tile, start=start, stop=stop)
+
+
 def kinds(plan: Plan) -> list[str]:
     """Names of the steps' classes."""
     return [type(step).__name__ for step in plan]
@@ -70,6 +76,32 @@ def test_permute_views_then_permutes() -> None:
     assert signatures((noise, permute), {})["b"] == Signature((1, 16, 3, 2, 4), "bfloat16")
 
 
+def test_view_has_as_many_values() -> None:
+    """A tensor can't be viewed as a larger or smaller one."""
+    noise = steps.Noise(outputs=("a",), shape=(2, 12), dtype="float32", draw=0)
+    for view in ((5, 5), (2, 6), (-2, 12)):
+        permute = steps.Permute(inputs=("a",), outputs=("b",), view=view, axes=(1, 0))
+        with pytest.raises(BundleInvalid, match=r"views a, which is float32\[2, 12\], as"):
+            signatures((noise, permute), {})
+
+
+def test_decoder_has_one_result() -> None:
+    """A program that makes more, or nothing, is no decoder."""
+    for outputs in ((), PROGRAMS["decoder"].outputs * 2):
+        other = msgspec.structs.replace(PROGRAMS["decoder"], outputs=outputs)
+        with pytest.raises(BundleInvalid, match="its tile doesn't have that size"):
+            signatures(toy.PLAN, {**PROGRAMS, "decoder": other})
+
+
+def test_odd_sizes_are_refused() -> None:
+    """Encoders of video take even ones alone."""
+    frames = steps.Noise(outputs=("f",), shape=(5, 15, 32, 3), dtype="uint8", draw=0)
+    sound = steps.Noise(outputs=("s",), shape=(2, 100), dtype="float32", draw=1)
+    write = steps.WriteVideo(inputs=("f", "s"), fps=24, sample_rate=48000)
+    with pytest.raises(BundleInvalid, match="no video has frames"):
+        signatures((frames, sound, write), {})
+
+
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
@@ -82,6 +114,32 @@ def test_permute_views_then_permutes() -> None:
         (changed(steps.DecodeTiles, frames=6), "don't cover the video"),
         (changed(steps.DecodeTiles, tiles=toy.tiles()[::-1]), "don't cover the video"),
         (changed(steps.DecodeTiles, tiles=toy.tiles()[:2]), "don't cover the video"),
+        (changed(steps.DecodeTiles, tiles=()), "don't cover the video"),
+        (
+            changed(steps.DecodeTiles, tiles=(moved(toy.tiles()[0]), *toy.tiles()[1:])),
+            "outside of the latent",
+        ),
+        (changed(steps.DecodeTiles, inputs=("latent.stage1.audio",)), "no latent of a video"),
+        (changed(steps.DecodeTiles, together=2), "decoder takes different tensors"),
+        (changed(steps.Noise, dtype="complex64"), "noise.video as complex64"),
+        (changed(steps.Noise, shape=(1, 0, 16)), r"noise.video as float32\[1, 0, 16\]"),
+        (changed(steps.Noise, shape=(-2, -24, 16)), "which no program takes"),
+        (changed(steps.Noise, shape=(10**40,)), "which no program takes"),
+        (changed(steps.Tokenize, length=0), r"tokens as int32\[1, 0\]"),
+        (changed(steps.Tokenize, inputs=()), r"tokens as int32\[0, 8\]"),
+        (changed(steps.Tokenize, inputs=("negative_prompt",)), "has no default for it"),
+        (changed(steps.Tokenize, inputs=("tokens",)), "a step tokenize reads tokens"),
+        (changed(steps.Constant, values=()), r"sigmas as float32\[0\]"),
+        (changed(steps.Constant, values=(1.0,)), "loops along sigmas"),
+        (changed(steps.Constant, dtype="int32"), "loops along sigmas"),
+        (changed(steps.Constant, outputs=("tokens",)), "makes tokens, which is there already"),
+        (changed(steps.Constant, outputs=("prompt",)), "makes prompt, which is there already"),
+        (changed(steps.Noise, outputs=("a", "b")), "names 2 results"),
+        (changed(steps.Run, outputs=("a", "a")), "makes a, which is there already"),
+        (changed(steps.Run, inputs=("prompt",)), "a step run reads prompt"),
+        (changed(steps.Loop, sigmas="prompt"), "a step loop reads prompt"),
+        (changed(steps.WriteVideo, inputs=("waveform", "waveform")), "no video has frames"),
+        (changed(steps.WriteVideo, inputs=("frames", "sigmas")), "no video has frames"),
     ],
 )
 def test_contradictions_are_refused(plan: Plan, message: str) -> None:
