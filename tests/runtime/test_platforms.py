@@ -86,6 +86,15 @@ def test_part_of_the_gpus_will_do(slice_of: Callable[..., None]) -> None:
     assert "has 2 of kind" in the(plugin._of_devices(cuda._PLUGIN, needed, kinds[:2], kinds[0])).reason
 
 
+@pytest.mark.parametrize("fields", [{"features": ()}, {"runtime": ""}, {"devices": 0}])
+def test_incomplete_fingerprints(slice_of: Callable[..., None], fields: dict[str, Any]) -> None:
+    """What doesn't say which device or package it is for is neither executed nor compiled here."""
+    slice_of(8)
+    needed = fingerprint(**fields)
+    assert "its fingerprint for tpu is incomplete" in the(obstacles(needed)).reason
+    assert tpu.native(needed, ALONE) == obstacles(needed)
+
+
 def test_missing_plugin_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the plugin the hint installs it, and nothing is loaded to find that out."""
     monkeypatch.setattr(cuda, "find_spec", lambda name: None)

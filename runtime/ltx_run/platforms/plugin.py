@@ -48,7 +48,7 @@ class Plugin:
 
 def obstacles(plugin: Plugin, needed: Fingerprint, peers: Peers) -> tuple[Obstacle, ...]:
     """Why this machine can't run code for a platform; devices are looked for if all packages are right."""
-    found = _of_packages(plugin, needed)
+    found = _unnamed(needed) or _of_packages(plugin, needed)
     if found:
         return found
     try:
@@ -60,6 +60,8 @@ def obstacles(plugin: Plugin, needed: Fingerprint, peers: Peers) -> tuple[Obstac
 
 def native(plugin: Plugin, needed: Fingerprint, peers: Peers) -> Fingerprint | tuple[Obstacle, ...]:
     """What a program is compiled for here whose executable has that fingerprint; or why it can't be."""
+    if unnamed := _unnamed(needed):
+        return unnamed
     if plugin.library() is None:
         return (_uninstalled(plugin, needed),)
     try:
@@ -73,6 +75,15 @@ def native(plugin: Plugin, needed: Fingerprint, peers: Peers) -> Fingerprint | t
         features=(kinds[0], f"{len(kinds)} devices"),
         devices=needed.devices,
     )
+
+
+def _unnamed(needed: Fingerprint) -> tuple[Obstacle, ...]:
+    """A fingerprint that doesn't say what it is for; no compiler writes one."""
+    if needed.features and needed.devices > 0 and all(each.strip() for each in needed.runtime.split(", ")):
+        return ()
+    what = f"runtime {needed.runtime!r}, {needed.devices} devices of kind {list(needed.features)}"
+    reason = f"its fingerprint for {needed.platform} is incomplete: {what}"
+    return (Obstacle(reason, "build the bundle again: ltxbuild compile RECIPE"),)
 
 
 def _of_packages(plugin: Plugin, needed: Fingerprint) -> tuple[Obstacle, ...]:
