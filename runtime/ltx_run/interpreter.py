@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from ltx_run.plan import (
     Tile,
     Tokenize,
     WriteVideo,
+    frame_rate,
     last_uses,
     tensors_in,
 )
@@ -204,7 +204,7 @@ class Interpreter:
             width=self._size.width,
             height=self._size.height,
             frames=self._size.frames,
-            fps=Fraction(repr(step.fps)),
+            fps=frame_rate(step.fps),
             sound=None if heard is None else Sound(heard, step.sample_rate),
             tags=self._tags,
         )

@@ -12,6 +12,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 import msgspec
 
@@ -179,6 +180,19 @@ class WriteVideo(_Step, tag="write_video", frozen=True):
     fps: float
     sample_rate: int
     outputs: tuple[str, ...] = ()
+
+
+FINEST_RATE = 100_000
+"""Largest denominator of a frame rate."""
+
+
+def frame_rate(fps: float) -> Fraction:
+    """Frames per second as a fraction that files can hold.
+
+    >>> frame_rate(24.0), frame_rate(23.976023976023978)
+    (Fraction(24, 1), Fraction(24000, 1001))
+    """
+    return Fraction(fps).limit_denominator(FINEST_RATE)
 
 
 Step = (

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from itertools import groupby, pairwise
 
 import numpy as np
 
 from ltx_run.errors import BundleInvalid
 from ltx_run.plan import (
+    FINEST_RATE,
     Constant,
     DecodeTiles,
     LoadImage,
@@ -32,6 +32,7 @@ from ltx_run.plan import (
     Tile,
     Tokenize,
     WriteVideo,
+    frame_rate,
     tensors_in,
 )
 
@@ -106,14 +107,10 @@ def _infinite(values: Sequence[float]) -> Iterator[str]:
 def _unwritable(step: WriteVideo) -> Iterator[str]:
     if len(step.inputs) != 2:
         yield f"it reads {len(step.inputs)} tensors instead of frames and a waveform"
-    if not (math.isfinite(step.fps) and step.fps > 0 and max(_ratio(step.fps)) < _INT32):
-        yield f"{step.fps} frames per second can't be written as a fraction of integers below 2^31"
+    if not (math.isfinite(step.fps) and 0 < frame_rate(step.fps) < _INT32 / FINEST_RATE):
+        yield f"{step.fps} frames per second can't be written"
     if not 0 < step.sample_rate < _INT32:
         yield f"{step.sample_rate} samples per second can't be played"
-
-
-def _ratio(fps: float) -> tuple[int, int]:
-    return Fraction(repr(fps)).as_integer_ratio()
 
 
 def _untiled(step: DecodeTiles) -> Iterator[str]:

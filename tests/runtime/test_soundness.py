@@ -74,10 +74,20 @@ def test_steps_that_cannot_be_done(plan: Plan, message: str) -> None:
     refused(plan, message)
 
 
-@pytest.mark.parametrize("fps", [0, -24.0, float("nan"), float("inf"), 1e300, 1e-10, 1 / 3])
+@pytest.mark.parametrize("fps", [0, -24.0, float("nan"), float("inf"), 1e300, 1e-10])
 def test_frame_rates_that_no_file_has(fps: float) -> None:
     """Files hold them as two integers of 32 bits."""
-    refused(changed(steps.WriteVideo, fps=fps), "frames per second can't be written as a fraction")
+    refused(changed(steps.WriteVideo, fps=fps), "frames per second can't be written")
+
+
+@pytest.mark.parametrize(
+    ("fps", "fraction"),
+    [(24.0, (24, 1)), (23.976, (2997, 125)), (24000 / 1001, (24000, 1001)), (1 / 3, (1, 3))],
+)
+def test_frame_rates_that_files_have(fps: float, fraction: tuple[int, int]) -> None:
+    """Those of television, too, which are no decimal numbers."""
+    soundness.check(changed(steps.WriteVideo, fps=fps))
+    assert steps.frame_rate(fps).as_integer_ratio() == fraction
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 3), (0, 1), (0, 1, 1), (-1, 0, 1), (0, 1, 2, 3)])
