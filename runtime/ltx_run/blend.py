@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ltx_run.flow import temporal_groups
 from ltx_run.plan import Tile
 
 Frames = NDArray[np.float32]
@@ -59,7 +58,7 @@ def blend(
         decoded: Values of each tile `[f, h, w, 3]`, black 0 and white 1, asked for one by one; they are not
             changed.
     """
-    groups = temporal_groups(tiles)
+    groups = _temporal_groups(tiles)
     longest = max(group[0].out_stop[0] - group[0].out_start[0] for group in groups)
     buffer = np.zeros((longest, height, width, 3), np.float32)
     for index, group in enumerate(groups):
@@ -95,3 +94,11 @@ def _add(frames: Frames, tile: Tile, decoded: NDArray[Any]) -> None:
             weighted *= weight
         in_space(weighted, tile.ramps[1:])
         frame[top:bottom, left:right] += weighted
+
+
+def _temporal_groups(tiles: Sequence[Tile]) -> list[list[Tile]]:
+    """Tiles grouped by their frames, in order."""
+    groups: dict[tuple[int, int], list[Tile]] = {}
+    for tile in tiles:
+        groups.setdefault((tile.out_start[0], tile.out_stop[0]), []).append(tile)
+    return list(groups.values())

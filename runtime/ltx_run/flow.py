@@ -26,7 +26,6 @@ from ltx_run.plan import (
     Run,
     Scales,
     Step,
-    Tile,
     Tokenize,
     WriteVideo,
     programs_of,
@@ -249,11 +248,3 @@ def stages(plan: Plan) -> tuple[tuple[Step, ...], ...]:
     if streams:
         raise BundleInvalid(f"no step reads the frames {', '.join(streams)}")
     return tuple(grouped)
-
-
-def temporal_groups(tiles: Sequence[Tile]) -> list[list[Tile]]:
-    """Tiles grouped by their frames, in order."""
-    groups: dict[tuple[int, int], list[Tile]] = {}
-    for tile in tiles:
-        groups.setdefault((tile.out_start[0], tile.out_stop[0]), []).append(tile)
-    return list(groups.values())

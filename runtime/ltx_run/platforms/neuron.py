@@ -20,7 +20,8 @@ def obstacles(needed: Fingerprint, peers: Peers) -> tuple[Obstacle, ...]:
         return (Obstacle(reason, "start one process, without the options for several hosts"),)
     try:
         loaders.check(os.environ)
-        for size in (each.removeprefix("lnc") for each in needed.features if each.startswith("lnc")):
+        named = (each.removeprefix("lnc") for each in needed.features if each.startswith("lnc"))
+        for size in filter(str.isdecimal, named):
             settings.core_size(int(size), os.environ)
     except LtxError as error:
         return (Obstacle(error.message, error.hint or ""),)
