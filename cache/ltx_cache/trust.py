@@ -23,7 +23,7 @@ from ltx_cache.errors import BadKey, NotTrusted, ToolMissing
 from ltx_cache.files import reading
 from ltx_cache.home import config_home
 from ltx_cache.public_key import KIND, KINDS, PublicKey, fingerprint
-from ltx_cache.remote import Remote
+from ltx_cache.remote import Remote, TooLarge
 
 ALLOW = "--allow-unsigned"
 Signatures = Mapping[str, bytes]
@@ -50,7 +50,7 @@ class Trust:
         """
         trusted = {key.id for key in self.keys}
         signers = remote.signers(manifest) if trusted or not self.allow_unsigned else []
-        return {key: (remote.signature(manifest, key) or b"") if key in trusted else b"" for key in signers}
+        return {key: _signature(remote, manifest, key) if key in trusted else b"" for key in signers}
 
     def check(self, data: bytes, signatures: Signatures, where: str) -> dict[str, bytes]:
         """Compare a manifest with its signatures.
@@ -97,6 +97,14 @@ def trust(named: Iterable[str], *, allow_unsigned: bool = False) -> Trust:
     for text in named:
         keys += [PublicKey.parse(text)] if text.strip().partition(" ")[0] in KINDS else _read(Path(text))
     return Trust(tuple(dict.fromkeys(keys)), allow_unsigned)
+
+
+def _signature(remote: Remote, manifest: str, key: str) -> bytes:
+    """The signature of a key; nothing in place of what is none, which shall not hide those of other keys."""
+    try:
+        return remote.signature(manifest, key) or b""
+    except TooLarge:
+        return b""
 
 
 def trusted_keys() -> Path:

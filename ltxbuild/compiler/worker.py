@@ -51,7 +51,7 @@ def _listen(jobs: SimpleQueue[Path], scratch: Path) -> None:
     for line in sys.stdin:
         jobs.put(Path(line.strip()))
     shutil.rmtree(scratch, ignore_errors=True)
-    with suppress(ProcessLookupError):  # started by hand it leads no group
+    with suppress(ProcessLookupError, PermissionError):  # started by hand it leads no group
         os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)
 

@@ -75,7 +75,7 @@ class _Worker:
             self.process.wait()
 
     def _kill(self) -> None:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # the latter on macOS, if it has ended already
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
@@ -127,9 +127,14 @@ class WorkerPool:
         """
         with self._free:
             worker = self._take(environment)
-            folder = Path(tempfile.mkdtemp(dir=self._folder.name))
-            (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-            offset = worker.log.stat().st_size
+            try:
+                folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+                (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+                offset = worker.log.stat().st_size
+            except OSError:
+                if self.closed.is_set():  # its folder is gone
+                    raise CancelledError(name) from None
+                raise
             died = worker.serve(folder)
             with self._lock:
                 if self.closed.is_set():

@@ -46,7 +46,7 @@ def _watch(process: subprocess.Popen[bytes]) -> None:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Kill the command's session; what is left of it when the command itself has ended, too."""
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter on macOS, if all have ended
         os.killpg(process.pid, signal.SIGKILL)
 
 

@@ -156,8 +156,10 @@ class _Planner:
 
     def _form(self, reader: PlannedProgram) -> tuple[object, ...]:
         """How a program takes its weights."""
-        table = self.tables[component_of(reader.spec.weights or "")]
-        return reader.placement.mesh, reader.placement.weight_rules(table), reader.forms.aliasing
+        table, placement = self.tables[component_of(reader.spec.weights or "")], reader.placement
+        parts = {axis: size for axis, size in placement.mesh.items() if size > 1}
+        rules = {axis: split for axis, split in placement.weight_rules(table).items() if split in parts}
+        return parts, rules, reader.forms.aliasing
 
     def weights(self, name: str, reader: PlannedProgram) -> PlannedWeights:
         component, precision, placement = component_of(name), self.recipe.precision, reader.placement

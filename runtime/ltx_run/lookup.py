@@ -17,6 +17,7 @@ from ltx_cache.errors import BadName, UnknownRef
 from ltx_cache.files import reading
 from ltx_cache.hashing import hash_file
 from ltx_cache.home import home
+from ltx_cache.names import checked_name
 from ltx_cache.store import Ref, Store
 from ltx_run.acquire import origin
 from ltx_run.bundle import Blob, Bundle, decode
@@ -185,8 +186,9 @@ def _is_directory(name: str) -> bool:
     if not (Path(name) / MANIFEST).is_file():
         return False
     try:
+        checked_name("ref", name)  # no path is a name, and needs no cache
         Store(home()).ref(name)
-    except (BadName, UnknownRef):  # no path is a name
+    except (BadName, UnknownRef):
         return True
     return False
 

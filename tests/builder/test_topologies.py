@@ -66,6 +66,16 @@ def test_weights_that_two_programs_take_in_different_forms_are_refused(tmp_path:
         plan_build(recipe, shipped_config("ltx-2.3-tiny"), Store(tmp_path), None)
 
 
+def test_weights_that_two_programs_take_whole_are_one_form(tmp_path: Path) -> None:
+    """A mesh of one device splits nothing."""
+    fields = {
+        "target": {"platform": "cuda", "topology": "h200", "profile": "hopper"},
+        "programs": {"denoise": {"platform": "cpu"}},
+    }
+    recipe = Recipe.model_validate({**BASE, **fields})
+    assert plan_build(recipe, shipped_config("ltx-2.3-tiny"), Store(tmp_path), None).weights
+
+
 def test_the_topologies_that_are_listed_are_those_of_the_program(tmp_path: Path) -> None:
     """A program may run on another platform than the recipe."""
     fields = {"target": {"platform": "cpu"}, "programs": {"denoise": {"platform": "cuda"}}}

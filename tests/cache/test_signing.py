@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from ltx_cache.errors import BadKey, FileNotReadable, ToolMissing
+from ltx_cache.folder_remote import FolderRemote
 from ltx_cache.public_key import PublicKey, fingerprint
+from ltx_cache.remote import SIGNATURE_LIMIT, signature_path
 from ltx_cache.signing import SigningKey, generate
 from ltx_cache.trust import Trust, trust
 
@@ -131,6 +133,18 @@ def test_lines_that_are_no_public_keys(line: str) -> None:
     """One error."""
     with pytest.raises(BadKey, match="no Ed25519 or ECDSA public key"):
         PublicKey.parse(line)
+
+
+def test_a_signature_that_is_none_hides_no_other(tmp_path: Path) -> None:
+    """Somebody has put something large in the place of one of two keys' signatures."""
+    first, second = (generate(tmp_path / name, name) for name in ("first", "second"))
+    remote, manifest = FolderRemote(tmp_path / "remote"), "a" * 64
+    for public, content in ((first, bytes(SIGNATURE_LIMIT + 1)), (second, b"signature")):
+        path = tmp_path / "remote" / signature_path(manifest, public.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    offered = Trust((first, second)).offered(remote, manifest)
+    assert offered == {first.id: b"", second.id: b"signature"}
 
 
 def test_trusted_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: SigningKey) -> None:

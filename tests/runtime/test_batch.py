@@ -14,9 +14,10 @@ from runtime_helpers import PROMPT, Log, batch, job, request
 from ltx_cache.errors import LtxError
 from ltx_run import prompts, run
 from ltx_run.bundle import decode
-from ltx_run.errors import BadPrompt, BadRequests, OutputError, ProgramFailed
+from ltx_run.errors import BadPrompt, BadRequests, OutputError, ProgramFailed, ProgramMismatch
 from ltx_run.interpreter import Interpreter
 from ltx_run.lookup import MANIFEST
+from ltx_run.pjrt import Executable
 from ltx_run.programs import Programs
 from ltx_run.report import Report
 
@@ -99,6 +100,22 @@ def test_output_that_vanishes_costs_one_video(bundles: dict[int, Path], tmp_path
     report = run.run(checked, Log())
     assert "No such file" in str(report.videos[0].error)
     assert [path.name for path in tmp_path.iterdir()] == ["b.mp4"]
+
+
+def test_weights_that_the_devices_do_not_take_stop_all(
+    bundles: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next video would need the same memory, so nothing is loaded for it again."""
+    tries: list[int] = []
+
+    def full(self: Executable, index: int, *_: object) -> None:
+        tries.append(index)
+        raise ProgramFailed("no memory")
+
+    monkeypatch.setattr(Executable, "put_weight", full)
+    with pytest.raises(ProgramMismatch, match="no memory"):
+        three(bundles[1], tmp_path)
+    assert len(tries) == 1
 
 
 def test_damage_stops_all(toy_bundle: Path, tmp_path: Path) -> None:

@@ -33,6 +33,14 @@ def publish(bundle: Path, store: Store, name: str) -> None:
     store.set_ref(name, store.put_file(bundle / MANIFEST))
 
 
+def test_a_path_needs_no_cache(bundles: dict[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has no home folder can look at a bundle in a directory all the same."""
+    monkeypatch.setenv("LTX_HOME", "~nobody-of-that-name/x")
+    assert find(str(bundles[1])).manifest.name
+    with in_use(str(bundles[1])):
+        pass
+
+
 def test_name_in_the_cache(bundles: dict[int, Path], store: Store, tmp_path: Path) -> None:
     """A name is looked up in the cache; the digest is that of the manifest there."""
     publish(bundles[1], store, "toy")
