@@ -17,7 +17,7 @@ from ltx_run.arrays import Aval, Row, Tensor, sharding_of
 from ltx_run.bundle import Program, WeightInput
 from ltx_run.clients import _jax, xla
 from ltx_run.distribution import Distribution, distributions
-from ltx_run.errors import BundleInvalid, CompileFailed, ProgramFailed
+from ltx_run.errors import BundleInvalid, CompileFailed, ProgramFailed, ProgramMismatch
 from ltx_run.weights import Weights
 
 Array = NDArray[Any]
@@ -111,10 +111,16 @@ class Executable:
         return self._devices.put_parts(parts, self.inputs[index], self._input_shardings[index])
 
     def put_weight(self, index: int, record: WeightInput, files: Weights) -> Tensor:
-        """A weight as parameter number `index`, not copied where alignment allows."""
-        return self.put_parts(
-            index, files.parts(record, self.inputs[index], self._devices.ranks(self._count))
-        )
+        """A weight as parameter number `index`, not copied where alignment allows.
+
+        Raises:
+            ProgramMismatch: The devices don't take it; the next video would fail just so.
+        """
+        parts = files.parts(record, self.inputs[index], self._devices.ranks(self._count))
+        try:
+            return self.put_parts(index, parts)
+        except ProgramFailed as error:
+            raise ProgramMismatch(f"weight {record.name}: {error.message}", hint=error.hint) from error
 
     def warm_up(self, weights: Mapping[int, platform.Tensor]) -> None:
         """Nothing: `load` has made everything ready."""

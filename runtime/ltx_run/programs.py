@@ -20,7 +20,6 @@ from ltx_cache.store import Store
 from ltx_run import memory
 from ltx_run.bundle import Fingerprint, Program, TensorInput, WeightInput
 from ltx_run.devices import Executable, Tensor
-from ltx_run.errors import ProgramFailed, ProgramMismatch
 from ltx_run.lookup import OpenBundle
 from ltx_run.machine import Machine
 from ltx_run.phases import phase
@@ -229,16 +228,9 @@ class Programs:
                     lies = executable.inputs[index]
                     key = (program.fingerprint.platform, record.name, record.layer, lies)
                     if key not in placed:
-                        placed[key] = self._put(executable, index, record, files)
+                        placed[key] = executable.put_weight(index, record, files)
                     arguments[index] = placed[key]
         return arguments
-
-    @staticmethod
-    def _put(executable: Executable, index: int, record: WeightInput, files: Weights) -> Tensor:
-        try:
-            return executable.put_weight(index, record, files)
-        except ProgramFailed as error:  # the next video would fail just so
-            raise ProgramMismatch(f"weight {record.name}: {error.message}", hint=error.hint) from error
 
     def release(self, needed: Collection[str]) -> None:
         """Let go of every program, and of every weight set, that none of the `needed` programs uses."""

@@ -112,7 +112,7 @@ def test_weights_that_the_devices_do_not_take_stop_all(
         tries.append(index)
         raise ProgramFailed("no memory")
 
-    monkeypatch.setattr(Executable, "put_weight", full)
+    monkeypatch.setattr(Executable, "put_parts", full)
     with pytest.raises(ProgramMismatch, match="no memory"):
         three(bundles[1], tmp_path)
     assert len(tries) == 1
