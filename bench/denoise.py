@@ -14,16 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from harness import Timing, report
+from harness import Timing, report, told
 
 from ltx_cache.store import Store
 from ltxbuild.plan.planner import PlannedProgram, plan_build
@@ -58,7 +57,7 @@ def main() -> None:
         home = options.home or Path(folder)
         env = {**os.environ, "LTX_HOME": str(home), "OMP_NUM_THREADS": str(os.cpu_count())}
         names = [word for name in programs(recipe, home) for word in ("--only", name)]
-        _told([str(BIN / "ltxbuild"), "compile", str(options.recipe), "--programs-only", *names], env)
+        told([str(BIN / "ltxbuild"), "compile", str(options.recipe), "--programs-only", *names], env)
         runs = _runs(_commands(options.recipe), options.rounds, env)
         _report(recipe, programs(recipe, home), runs)
 
@@ -71,7 +70,7 @@ def programs(recipe: Recipe, home: Path) -> dict[str, PlannedProgram]:
 
 def steps(item: PlannedProgram) -> int:
     """Passes through the transformer in one call."""
-    return int(str(dict(item.spec.geometry)["steps"]))
+    return cast(int, dict(item.spec.geometry)["steps"])
 
 
 def seconds(act: Callable[[], object]) -> list[float]:
@@ -99,15 +98,11 @@ def _runs(
     runs: dict[str, Figures] = {name: {} for name in commands}
     for _ in range(rounds):
         for name, command in commands.items():
-            figures = json.loads(_told(command, env))
+            figures = json.loads(told(command, env))
             for label, values in figures.items():
                 runs[name].setdefault(label, []).extend(values)
             print(name, figures, file=sys.stderr, flush=True)
     return runs
-
-
-def _told(command: Sequence[str], env: Mapping[str, str]) -> str:
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=dict(env)).stdout
 
 
 def _report(recipe: Recipe, built: Mapping[str, PlannedProgram], runs: Mapping[str, Figures]) -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import middle
-from harness import Timing, read, report
+from harness import Timing, read, report, told
 
 ROOT = Path(__file__).parents[1]
 BENCH = Path(__file__).parent
@@ -121,7 +121,7 @@ def _recipes(checkpoint: str, folder: Path, scratch: Path) -> Mapping[str, Path]
     if checkpoint == "middle":
         return middle.prepare(folder)
     if not (folder / "gemma").exists():
-        _told([str(BIN / "ltxbuild"), "make-tiny-checkpoint", str(folder)], dict(os.environ))
+        told([str(BIN / "ltxbuild"), "make-tiny-checkpoint", str(folder)], dict(os.environ))
     recipes = {}
     for precision in OURS.values():
         recipes[precision] = scratch / f"{precision}.yaml"
@@ -149,14 +149,14 @@ def _commands(subject: Subject, names: Sequence[str], bundles: Mapping[str, str]
 def build(subject: Subject, precision: str) -> str:
     """Build one of the bundles, unless it is there, and return its name."""
     command = [str(BIN / "ltxbuild"), "compile", str(subject.recipes[precision]), *subject.files]
-    _told(command, subject.env)
+    told(command, subject.env)
     text = subject.recipes[precision].read_text(encoding="utf-8")
     return next(line.split()[1] for line in text.splitlines() if line.startswith("name:"))
 
 
 def manifest(subject: Subject, bundle: str) -> Any:
     """The manifest of one of the bundles."""
-    return json.loads(_told([str(BIN / "ltxbuild"), "show", bundle, "--json"], subject.env))
+    return json.loads(told([str(BIN / "ltxbuild"), "show", bundle, "--json"], subject.env))
 
 
 def weight_files(subject: Subject, bundle: str, *sets: str) -> list[Path]:
@@ -178,10 +178,6 @@ def _files(subject: Subject, bundle: str | None) -> list[Path]:
     if bundle:
         return weight_files(subject, bundle)
     return [path for path in subject.folder.rglob("*") if path.is_file()]
-
-
-def _told(command: Sequence[str], env: Mapping[str, str]) -> str:
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=dict(env)).stdout
 
 
 def _run(command: Sequence[str], env: Mapping[str, str]) -> Figures:

@@ -72,6 +72,11 @@ def report(name: str, timings: Mapping[str, Timing], notes: Mapping[str, Any] | 
     path.write_text(json.dumps([*earlier, record], indent=1) + "\n", encoding="utf-8")
 
 
+def told(command: Sequence[str], env: Mapping[str, str]) -> str:
+    """What a command says on standard output; one that fails ends the benchmark."""
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=dict(env)).stdout
+
+
 def read(files: Sequence[Path]) -> float:
     """Seconds to read files, which are in the page cache afterwards."""
     started = time.perf_counter()

@@ -20,7 +20,7 @@ from ltx_cache.store import Store
 from ltx_run.contents import contents
 from ltx_run.errors import OutputError
 from ltx_run.lookup import MANIFEST, MANIFEST_DIGEST, digest_line
-from ltx_run.targets import temporary
+from ltx_run.targets import check_regular, looking_at, temporary
 
 BLOCK = tarfile.BLOCKSIZE
 Write = Callable[[memoryview], None]
@@ -102,12 +102,9 @@ def _fill(part: Path, store: Store, data: bytes, refs: list[BlobRef]) -> None:
 
 def _resolved(target: Path, check: Callable[[Path], None]) -> Path:
     """Where a target leads, once it is checked."""
-    try:
+    with looking_at(target):
         check(target)
         return target.resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # the last two: a null in a name, links in a circle
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"cannot write {str(target)!r}: {reason}") from None
 
 
 def _check_file(target: Path) -> None:
@@ -115,10 +112,7 @@ def _check_file(target: Path) -> None:
         raise OutputError(
             f"cannot write {target}: it is a directory", hint=f"name a file, e.g. {target / 'bundle.tar'}"
         )
-    if target.exists() and not target.is_file():
-        raise OutputError(
-            f"cannot write {target}: it is no regular file, and would be replaced by one", hint="name another"
-        )
+    check_regular(target, hint="name another")
 
 
 def _check_absent(folder: Path) -> None:

@@ -21,7 +21,7 @@ from ltx_cache.remote import Remote, read_small
 from ltx_cache.store import Miss, Store
 from ltx_cache.trust import Trust
 from ltx_run import offers
-from ltx_run.bundle import Blob, Program, WeightSet, codes
+from ltx_run.bundle import Blob, Program, WeightSet, codes, files
 from ltxbuild.plan.explain import Explanation, nearest
 from ltxbuild.plan.planner import BuildPlan
 
@@ -113,10 +113,8 @@ def _enter(store: Store, remote: Remote, key: Key, record: Record) -> int:
     return size
 
 
-def _named(record: Record) -> list[Blob]:
-    if isinstance(record, Program):
-        return [*codes(record)]
-    return [*record.ranks, *([record.shared] if record.shared else [])]
+def _named(record: Record) -> tuple[Blob, ...]:
+    return codes(record) if isinstance(record, Program) else files(record)
 
 
 def _factors(remote: Remote, records: dict[tuple[str, str], Record]) -> Iterator[Key]:

@@ -9,9 +9,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -70,38 +70,34 @@ def compile_graph(
         BuildFailed: It refused the graph, died, took too long, or made something else than was asked for.
         CancelledError: It was stopped.
     """
+    with _folder(name) as folder:
+        shutil.copyfile(graph, folder / GRAPH)
+        with (folder / OUTPUT).open("wb") as output:
+            code = _run(command, folder, {**scrubbed(), "TMPDIR": str(folder), **environment}, output, stop)
+        said = _kept_log(folder, command, log)
+        problem = _exit(code) or _result(folder / NEFF, lnc)
+        if problem:
+            reason = next(
+                (text for pattern, text in REASONS if re.search(pattern, f"{problem} {said}")), None
+            )
+            tail = "\n    ".join(said.splitlines()[-TAIL:])
+            because = f" ({reason})" if reason else ""
+            raise BuildFailed(f"{name}: {problem}{because}\n    {tail}", hint=f"the whole log: {log}")
+        return (folder / NEFF).read_bytes()
+
+
+@contextmanager
+def _folder(name: str) -> Iterator[Path]:
+    """A folder for a compile; what can't be written there is an error of the build."""
     try:
         with tempfile.TemporaryDirectory(prefix="ltxbuild-neuronx-cc-") as folder:
-            return _compiled(name, graph, command, environment, lnc, log, stop, Path(folder))
+            yield Path(folder)
     except OSError as error:
         where = error.filename or tempfile.gettempdir()
         raise BuildFailed(
             f"{name} could not be compiled: {where}: {error.strerror or error}",
             hint="make room and access there, or set TMPDIR to another folder",
         ) from error
-
-
-def _compiled(
-    name: str,
-    graph: Path,
-    command: Sequence[str],
-    environment: Mapping[str, str],
-    lnc: int,
-    log: Path,
-    stop: threading.Event,
-    folder: Path,
-) -> bytes:
-    shutil.copyfile(graph, folder / GRAPH)
-    with (folder / OUTPUT).open("wb") as output:
-        code = _run(command, folder, {**scrubbed(), "TMPDIR": str(folder), **environment}, output, stop)
-    said = _kept_log(folder, command, log)
-    problem = _exit(code) or _result(folder / NEFF, lnc)
-    if problem:
-        reason = next((text for pattern, text in REASONS if re.search(pattern, f"{problem} {said}")), None)
-        tail = "\n    ".join(said.splitlines()[-TAIL:])
-        because = f" ({reason})" if reason else ""
-        raise BuildFailed(f"{name}: {problem}{because}\n    {tail}", hint=f"the whole log: {log}")
-    return (folder / NEFF).read_bytes()
 
 
 def _run(

@@ -142,21 +142,22 @@ class _Planner:
         """
         found: dict[str, PlannedProgram] = {}
         for item in programs.values():
-            if item.spec.weights is None:
+            name = item.spec.weights
+            if name is None:
                 continue
-            first = found.setdefault(item.spec.weights, item)
-            if self._form(first) != self._form(item):
+            first = found.setdefault(name, item)
+            if first is not item and self._form(name, first) != self._form(name, item):
                 takes = (f"{each.spec.id} on {each.placement.devices} devices" for each in (first, item))
                 raise RecipeError(
-                    f"recipe {self.recipe.name}: {' and '.join(takes)} read the weights {item.spec.weights} "
+                    f"recipe {self.recipe.name}: {' and '.join(takes)} read the weights {name} "
                     "in different forms",
                     hint="give both the same platform under `programs:`",
                 )
         return found
 
-    def _form(self, reader: PlannedProgram) -> tuple[object, ...]:
-        """How a program takes its weights."""
-        table, placement = self.tables[component_of(reader.spec.weights or "")], reader.placement
+    def _form(self, name: str, reader: PlannedProgram) -> tuple[object, ...]:
+        """How a program takes a weight set."""
+        table, placement = self.tables[component_of(name)], reader.placement
         parts = {axis: size for axis, size in placement.mesh.items() if size > 1}
         rules = {axis: split for axis, split in placement.weight_rules(table).items() if split in parts}
         return parts, rules, reader.forms.aliasing

@@ -216,10 +216,15 @@ def blobs(bundle: Bundle) -> tuple[Blob, ...]:
     named = [blob for program in bundle.programs.values() for blob in codes(program)]
     named.append(bundle.tokenizer)
     for weights in bundle.weights.values():
-        named += [*weights.ranks, *([weights.shared] if weights.shared else [])]
+        named += files(weights)
     return tuple({blob.sha256: blob for blob in named}.values())
 
 
 def codes(program: Program) -> tuple[Blob, ...]:
     """The blobs that a program is executed from: its executable, and its portable form."""
     return (program.executable, *([program.portable.module] if program.portable else []))
+
+
+def files(weights: WeightSet) -> tuple[Blob, ...]:
+    """The blobs of a weight set: a file of each rank, and what all of them share."""
+    return (*weights.ranks, *([weights.shared] if weights.shared else []))

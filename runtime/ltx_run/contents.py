@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 import msgspec
 
 from ltx_cache.blobref import BlobRef
-from ltx_run.bundle import Blob, Bundle, blobs, codes, decode
+from ltx_run.bundle import Blob, Bundle, blobs, codes, decode, files
 from ltx_run.errors import BundleInvalid
 from ltx_run.plan import programs_of
 
@@ -72,9 +72,7 @@ def _of_program(bundle: Bundle, name: str) -> Iterator[Blob]:
     if program.weights not in bundle.weights:
         raise BundleInvalid(f"program {name} uses weight set {program.weights}, which the bundle lacks")
     weights = bundle.weights[program.weights]
-    yield from weights.ranks
-    if weights.shared is not None:
-        yield weights.shared
+    yield from files(weights)
 
 
 def _refs(found: Collection[Blob]) -> tuple[BlobRef, ...]:

@@ -19,7 +19,7 @@ from ltx_cache.errors import LtxError
 from ltx_cache.key import Factor, Key
 from ltx_cache.store import Hit, Store
 from ltx_run import flow
-from ltx_run.bundle import Bundle, Fingerprint, Program
+from ltx_run.bundle import Bundle, Fingerprint, Program, files
 from ltx_run.plan import Plan, Step, Tokenize, programs_of, tensors_in
 from ltx_run.safetensors import SafetensorsFile
 from ltx_run.tensors import parts
@@ -84,7 +84,7 @@ def _weights(manifest: Bundle, program: str) -> JSON:
     if name is None:
         return []
     weights = manifest.weights[name]
-    return [blob.sha256 for blob in (*weights.ranks, *([weights.shared] if weights.shared else []))]
+    return [blob.sha256 for blob in files(weights)]
 
 
 class PromptCache:

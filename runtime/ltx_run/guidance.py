@@ -14,6 +14,7 @@ from ltx_run.plan import Plan, Scales
 
 Array = NDArray[Any]
 LARGEST = float(np.finfo(np.float32).max)
+"""Of the numbers of f32."""
 
 
 def parse(texts: Iterable[str]) -> dict[str, float]:

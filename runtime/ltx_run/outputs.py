@@ -22,7 +22,7 @@ from ltx_run.encoders import Clip, ContactSheet, Encoder, Gif, PngDirectory
 from ltx_run.errors import OutputError
 from ltx_run.movie import MP4, WAV, WEBM, Movie
 from ltx_run.pictures import Frame
-from ltx_run.targets import named, temporary
+from ltx_run.targets import check_regular, looking_at, named, temporary
 
 SHEET_SUFFIX = ".png"
 FRAMES_PATTERN = "frame_[0-9]*.png"
@@ -80,11 +80,8 @@ def check(path: Path, kind: Kind | None = None) -> None:
     Raises:
         OutputError: Says why.
     """
-    try:
+    with looking_at(path):
         _check(path, kind)
-    except (OSError, ValueError, RuntimeError) as error:  # the last two: a null in a name, links in a circle
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"cannot write {str(path)!r}: {reason}") from None
 
 
 def _check(path: Path, kind: Kind | None) -> None:
@@ -98,8 +95,8 @@ def _check(path: Path, kind: Kind | None) -> None:
         _check_replaceable(path)
     elif path.is_dir():
         raise OutputError(f"cannot write {path}: it is a directory")
-    elif path.exists() and not path.is_file():
-        raise OutputError(f"cannot write {path}: it is no regular file, and would be replaced by one")
+    else:
+        check_regular(path)
     _check_name(path, temporary(target))
 
 

@@ -17,6 +17,7 @@ from itertools import groupby, pairwise
 import numpy as np
 
 from ltx_run.errors import BundleInvalid
+from ltx_run.guidance import LARGEST
 from ltx_run.plan import (
     FINEST_RATE,
     Constant,
@@ -42,7 +43,6 @@ _INT32 = 2**31
 _UINT64 = 2**64
 _MANY = 1 << 20
 """More sigmas or tiles than that are in no call."""
-_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def check(plan: Sequence[Step]) -> None:
@@ -101,7 +101,7 @@ def _faults(step: Step) -> Iterator[str]:
 
 
 def _infinite(values: Sequence[float]) -> Iterator[str]:
-    yield from (f"{value} is no number in f32" for value in values if not abs(value) <= _FLOAT32)
+    yield from (f"{value} is no number in f32" for value in values if not abs(value) <= LARGEST)
 
 
 def _unwritable(step: WriteVideo) -> Iterator[str]:

@@ -73,8 +73,7 @@ class TransformerConfig(Section):
         """What is not said of audio's connector is as video's, as in the official loader."""
         if not isinstance(data, dict):
             return data
-        video = {name: value for name, value in data.items() if name in CONNECTOR_SIZES}
-        return {**{f"audio_{name}": value for name, value in video.items()}, **data}
+        return {**{f"audio_{name}": data[name] for name in CONNECTOR_SIZES if name in data}, **data}
 
     @model_validator(mode="after")
     def _widths_agree(self) -> TransformerConfig:
